@@ -1,0 +1,47 @@
+//! Ring kernels over Z_2^64: products, keystream, bit planes. Knows words, no parties.
+
+mod cpu;
+pub mod reference;
+
+pub use cpu::CpuDevice;
+
+/// A matrix operand `kx * x + ky * y`, combined while it is packed.
+///
+/// `rows` and `cols` are those of the operand as multiplied; with `transposed` the slices hold it column by column
+/// (that is, row-major `cols x rows`).
+#[derive(Clone, Copy)]
+pub struct Operand<'a> {
+    /// First summand, row-major.
+    pub x: &'a [u64],
+    /// Second summand, same layout; `None` when the operand is `kx * x` alone.
+    pub y: Option<&'a [u64]>,
+    /// Coefficient of `x` in the ring.
+    pub kx: u64,
+    /// Coefficient of `y` in the ring.
+    pub ky: u64,
+    /// Rows of the operand.
+    pub rows: usize,
+    /// Columns of the operand.
+    pub cols: usize,
+    /// Whether the slices hold the transpose.
+    pub transposed: bool,
+}
+
+/// A ChaCha12 key.
+pub type Key = [u32; 8];
+
+/// A device that computes in Z_2^64. All results wrap; all devices agree bit for bit.
+pub trait Compute: Send + Sync {
+    /// What a report calls this device: `cpu (avx512)`.
+    fn name(&self) -> String;
+
+    /// `out += a * b`, row-major `a.rows x b.cols`. Panics if the shapes do not fit: they are ours, not a peer's.
+    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]);
+
+    /// Fills `out` with ChaCha12 keystream (block counter from 0, little-endian words, 8 per block).
+    fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
+    /// Cuts bits `low .. low + count` of every word into `count` planes of `words.len().div_ceil(64)` words each;
+    /// bit `i % 64` of word `i / 64` of plane `j` is bit `low + j` of `words[i]`. Padding bits are zero.
+    fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]);
+}

@@ -1,0 +1,4 @@
+//! One party of Trefoil: computes on secret shares and talks to the two others.
+
+pub mod compute;
+pub mod transport;
