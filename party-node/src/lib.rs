@@ -1,4 +1,5 @@
 //! One party of Trefoil: computes on secret shares and talks to the two others.
 
 pub mod compute;
+pub mod meter;
 pub mod transport;

@@ -1,3 +1,8 @@
 //! What every part of Trefoil agrees on. No I/O, no async, no GPU.
 
+pub mod fixed;
 pub mod ids;
+pub mod job;
+pub mod model;
+pub mod share;
+pub mod wire;

@@ -1,0 +1,152 @@
+//! Replicated secret sharing, as the data owner sees it: split before sending, join after opening.
+//!
+//! `x = x0 + x1 + x2 mod 2^64`; party `i` holds the components `x_i` and `x_{i+1}`.
+
+use std::fmt;
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::RngCore;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+/// One party's part of a shared vector: components `x_i` and `x_{i+1}` of every element.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// `x_i`.
+    pub first: Vec<u64>,
+    /// `x_{i+1}`.
+    pub second: Vec<u64>,
+}
+
+impl Share {
+    /// A sharing of `len` zeros that needs no randomness (only ever public zeros).
+    pub fn zeros(len: usize) -> Self {
+        Self { first: vec![0; len], second: vec![0; len] }
+    }
+
+    /// Elements shared.
+    pub fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    /// Whether nothing is shared.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+}
+
+impl fmt::Debug for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Share(<{} elements>)", self.len())
+    }
+}
+
+/// A seed that stretches to one component of a sharing.
+#[derive(Clone, Serialize, Deserialize, Zeroize)]
+#[zeroize(drop)]
+pub struct Seed([u8; 32]);
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(<secret>)")
+    }
+}
+
+impl Seed {
+    /// A fresh seed from the operating system.
+    pub fn fresh() -> Self {
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).expect("the operating system gives randomness");
+        Self(seed)
+    }
+
+    /// The component of `len` elements that this seed stands for.
+    pub fn stretch(&self, len: usize) -> Vec<u64> {
+        let mut stream = ChaCha20Rng::from_seed(self.0);
+        (0..len).map(|_| stream.next_u64()).collect()
+    }
+}
+
+/// What the data owner sends to one party: two of the three components are seeds, so only P1 and P2 receive words.
+#[derive(Clone, Serialize, Deserialize)]
+pub enum SealedShare {
+    /// For P0: both components are seeds.
+    Seeds(Seed, Seed),
+    /// For P1: a seed, then the words of component 2.
+    SeedWords(Seed, Vec<u64>),
+    /// For P2: the words of component 2, then a seed.
+    WordsSeed(Vec<u64>, Seed),
+}
+
+impl fmt::Debug for SealedShare {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealedShare(<secret>)")
+    }
+}
+
+impl SealedShare {
+    /// The party's share of `len` elements; `None` if the words are not `len` long.
+    pub fn into_share(self, len: usize) -> Option<Share> {
+        let share = match self {
+            Self::Seeds(first, second) => Share { first: first.stretch(len), second: second.stretch(len) },
+            Self::SeedWords(first, second) => Share { first: first.stretch(len), second },
+            Self::WordsSeed(first, second) => Share { first, second: second.stretch(len) },
+        };
+        (share.first.len() == len && share.second.len() == len).then_some(share)
+    }
+}
+
+/// Splits secret words into what P0, P1 and P2 receive, under fresh randomness.
+pub fn split(secret: &[u64]) -> [SealedShare; 3] {
+    let (seed0, seed1) = (Seed::fresh(), Seed::fresh());
+    let mut rest = secret.to_vec();
+    for seed in [&seed0, &seed1] {
+        for (word, mask) in rest.iter_mut().zip(seed.stretch(secret.len())) {
+            *word = word.wrapping_sub(mask);
+        }
+    }
+    [
+        SealedShare::Seeds(seed0.clone(), seed1.clone()),
+        SealedShare::SeedWords(seed1, rest.clone()),
+        SealedShare::WordsSeed(rest, seed0),
+    ]
+}
+
+/// Joins the three parties' shares; `None` if the replicated copies differ (a lying or broken party).
+pub fn join(shares: &[Share; 3]) -> Option<Vec<u64>> {
+    let consistent = (0..3).all(|i| shares[i].second == shares[(i + 1) % 3].first);
+    consistent.then(|| {
+        let components = shares[0].first.iter().zip(&shares[0].second).zip(&shares[1].second);
+        components.map(|((a, b), c)| a.wrapping_add(*b).wrapping_add(*c)).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn deal(secret: &[u64]) -> [Share; 3] {
+        split(secret).map(|sealed| sealed.into_share(secret.len()).unwrap())
+    }
+
+    proptest! {
+        #[test]
+        fn joining_undoes_splitting(secret: Vec<u64>) {
+            prop_assert_eq!(join(&deal(&secret)), Some(secret));
+        }
+    }
+
+    #[test]
+    fn a_changed_copy_is_noticed() {
+        let mut shares = deal(&[1, 2, 3]);
+        shares[2].first[1] ^= 1;
+        assert_eq!(join(&shares), None);
+    }
+
+    #[test]
+    fn debug_shows_sizes_only() {
+        assert_eq!(format!("{:?}", deal(&[7, 8])[0]), "Share(<2 elements>)");
+    }
+}
