@@ -1,6 +1,7 @@
 //! Ring kernels over Z_2^64: products, keystream, bit planes. Knows words, no parties.
 
 mod cpu;
+pub mod elementwise;
 pub mod reference;
 
 pub use cpu::CpuDevice;

@@ -1,0 +1,143 @@
+//! Bits times numbers: the step from comparison back to arithmetic.
+
+use super::value::{Bits, TileShare};
+use super::{ProtocolError, Purpose, Tile};
+use crate::compute::elementwise;
+
+/// What an injection leaves for another one with the same bits: the evaluators' halves of the helper's bits.
+pub struct Kept {
+    bits: Bits,
+    halves: Vec<u64>,
+}
+
+/// `b x` for shared bits and shared numbers.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = b x` in `Z_{2^64}`, no truncation |
+/// | Holds | `n` shared bits, `x` of `n` elements -> `z`; keeps what [`inject_again`] needs |
+/// | Rounds | 1 |
+/// | Bytes | `32 n` over the three parties: `16 n` ahead from the helper, `8 n` from each evaluator |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | bit injection of Chaudhari et al., "ASTRA", eprint 2019/429, section 4, with all helper messages ahead |
+///
+/// `b x = m x + (1 - 2m)(t l_b + l_b l_x)` for `b = m xor l_b`: each addend belongs to one evaluator, but for `m t`,
+/// which both know.
+pub async fn inject(tile: &Tile<'_>, bits: &Bits, x: &TileShare) -> Result<(TileShare, Kept), ProtocolError> {
+    let (z, mut halves) = combine(tile, &[Term::Share(bits, x, None)], x.len()).await?;
+    Ok((z, Kept { bits: bits.clone(), halves: halves.pop().expect("one term, one half") }))
+}
+
+/// `b y` for the bits of an earlier injection in a tile with the same helper.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = b y` in `Z_{2^64}` |
+/// | Holds | what [`inject`] kept, `y` of `n` elements -> `z` |
+/// | Rounds | 1 |
+/// | Bytes | `24 n` over the three parties |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | as [`inject`]; the dealt halves of `l_b` are never used as a mask, so they may serve again |
+pub async fn inject_again(tile: &Tile<'_>, kept: &Kept, y: &TileShare) -> Result<TileShare, ProtocolError> {
+    Ok(combine(tile, &[Term::Share(&kept.bits, y, Some(&kept.halves))], y.len()).await?.0)
+}
+
+/// A summand of [`inject_sum`].
+pub enum Term<'a> {
+    /// Bits times shared numbers; halves of an earlier injection of the same bits, if there was one.
+    Share(&'a Bits, &'a TileShare, Option<&'a [u64]>),
+    /// Bits times one public number.
+    Public(&'a Bits, u64),
+}
+
+/// Sum of several injections, for the price of one exchange.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = sum b_j x_j` in `Z_{2^64}` |
+/// | Holds | terms of `n` elements each -> `z` |
+/// | Rounds | 1 |
+/// | Bytes | over the three parties `16 n`, and `16 n` for each shared, `8 n` for each public factor |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | as [`inject`]; the addends are summed before they are masked |
+pub async fn inject_sum(tile: &Tile<'_>, terms: &[Term<'_>], len: usize) -> Result<TileShare, ProtocolError> {
+    Ok(combine(tile, terms, len).await?.0)
+}
+
+/// Shared bits as the numbers 0 and 1 (integers, not fixed point).
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = b` in `Z_{2^64}` |
+/// | Holds | `n` shared bits -> `z` |
+/// | Rounds | 1 |
+/// | Bytes | `24 n` over the three parties |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | as [`inject`] with the public factor 1 |
+pub async fn to_arithmetic(tile: &Tile<'_>, bits: &Bits, len: usize) -> Result<TileShare, ProtocolError> {
+    inject_sum(tile, &[Term::Public(bits, 1)], len).await
+}
+
+/// All injections. Returns, beside the sum, the halves of `l_b` that each term used.
+async fn combine(tile: &Tile<'_>, terms: &[Term<'_>], n: usize) -> Result<(TileShare, Vec<Vec<u64>>), ProtocolError> {
+    let mut halves = Vec::with_capacity(terms.len());
+    if tile.is_helper() {
+        for term in terms {
+            deal_term(tile, term, n);
+            halves.push(vec![]);
+        }
+        let (mut a, mut b) = tile.op().masks(Purpose::Product, n);
+        elementwise::scale(&mut a, u64::MAX);
+        elementwise::scale(&mut b, u64::MAX);
+        return Ok((TileShare { u: a, v: b }, halves));
+    }
+    let (mut z, mut t) = (vec![0; n], vec![0; n]);
+    for term in terms {
+        halves.push(add_term(tile, term, &mut z, &mut t).await?);
+    }
+    let op = tile.op();
+    let mut mask = op.own_mask(Purpose::Product, n);
+    elementwise::add_assign(&mut z, &mask);
+    let theirs = op.exchange(&z).await?;
+    elementwise::add_assign(&mut t, &z);
+    elementwise::add_assign(&mut t, &theirs);
+    elementwise::scale(&mut mask, u64::MAX);
+    Ok((TileShare { u: t, v: mask }, halves))
+}
+
+fn deal_term(tile: &Tile<'_>, term: &Term<'_>, n: usize) {
+    let op = tile.op();
+    match term {
+        Term::Share(bits, x, kept) => {
+            if kept.is_none() {
+                op.deal(Purpose::Bit, elementwise::bits_to_words(&bits.s, n));
+            }
+            op.deal(Purpose::BitTimesMask, elementwise::bit_times_sum(&bits.s, &x.u, &x.v));
+        }
+        Term::Public(bits, _) => drop(op.deal(Purpose::Bit, elementwise::bits_to_words(&bits.s, n))),
+    }
+}
+
+async fn add_term(tile: &Tile<'_>, term: &Term<'_>, z: &mut [u64], t: &mut [u64]) -> Result<Vec<u64>, ProtocolError> {
+    let (op, n) = (tile.op(), z.len());
+    match term {
+        Term::Share(bits, x, kept) => {
+            let halves = match kept {
+                Some(halves) => halves.to_vec(),
+                None => op.dealt(Purpose::Bit, n).await?,
+            };
+            let products = op.dealt(Purpose::BitTimesMask, n).await?;
+            elementwise::inject_addend(z, t, &bits.m, [&x.u, &x.v], [&halves, &products]);
+            Ok(halves)
+        }
+        Term::Public(bits, k) => {
+            let halves = op.dealt(Purpose::Bit, n).await?;
+            elementwise::inject_public_addend(z, t, &bits.m, *k, &halves);
+            Ok(halves)
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Tiles: pieces of an operation that run side by side, each with its own helper, and what a program in a tile may do.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, Waker};
+
+use shared::ids::PartyId;
+use shared::share::Share;
+
+use super::prss::Position;
+use super::value::{TileShare, View};
+use super::{Party, ProtocolError, Purpose};
+use crate::compute::{Compute, elementwise};
+use crate::meter::Meter;
+
+/// What a party is in a tile.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Sees masks only, receives nothing, deals ahead.
+    Helper,
+    /// The evaluator before the helper; its dealt halves are streams.
+    A,
+    /// The evaluator after the helper; its dealt halves are sent.
+    B,
+}
+
+/// A program's own place: role, channel to the same tile at the peers, stream positions.
+pub struct Tile<'p> {
+    party: &'p Party,
+    role: Role,
+    helper: PartyId,
+    call: u32,
+    channel: u32,
+    operations: Cell<u32>,
+    forks: Cell<u32>,
+    depth: Cell<u32>,
+}
+
+/// A program on its way in a tile.
+type Task<'p, T> = Pin<Box<dyn Future<Output = Result<T, ProtocolError>> + 'p>>;
+
+impl Party {
+    /// Runs one program per tile, side by side: whoever waits for a message lets the others go on, and what all of
+    /// them have to send leaves together. `helpers[i]` is the helper of tile `i`; results come in tile order.
+    pub fn run<'p, T, F>(
+        &'p self,
+        helpers: &[PartyId],
+        program: impl Fn(Tile<'p>, usize) -> F,
+    ) -> Result<Vec<T>, ProtocolError>
+    where
+        F: Future<Output = Result<T, ProtocolError>> + 'p,
+        T: 'p,
+    {
+        let call = self.calls.get();
+        self.calls.set(call.checked_add(1).expect("an epoch has fewer than 2^32 calls"));
+        let mut tasks: Vec<(usize, Task<'p, T>)> = helpers
+            .iter()
+            .enumerate()
+            .map(|(i, &helper)| (i, Box::pin(program(self.tile(call, i, helper), i)) as _))
+            .collect();
+        // Evaluators first: their messages are what the peers wait for.
+        tasks.sort_by_key(|(i, _)| (helpers[*i] == self.me, *i));
+        let mut results: Vec<Option<T>> = helpers.iter().map(|_| None).collect();
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            let mut still = Vec::with_capacity(tasks.len());
+            for (i, mut task) in tasks {
+                match task.as_mut().poll(&mut context) {
+                    Poll::Ready(result) => results[i] = Some(result?),
+                    Poll::Pending => still.push((i, task)),
+                }
+                if self.wire.borrow().is_eager() {
+                    self.wire.borrow_mut().flush(&self.meter)?;
+                }
+            }
+            self.wire.borrow_mut().flush(&self.meter)?;
+            tasks = still;
+            if tasks.is_empty() {
+                break;
+            }
+            self.check_stop()?;
+            self.wire.borrow_mut().pump(&self.meter)?;
+        }
+        self.meter.counters().rounds.store(u64::from(self.depth.get()), Relaxed);
+        Ok(results.into_iter().map(|result| result.expect("every task has ended")).collect())
+    }
+
+    /// Splits `rows` rows of `width` elements into tiles and runs `program` on each: helpers rotate, and large inputs
+    /// are cut further so that a tile stays in cache and computing overlaps with sending.
+    pub fn run_rows<'p, T, F>(
+        &'p self,
+        rows: usize,
+        width: usize,
+        program: impl Fn(Tile<'p>, std::ops::Range<usize>) -> F,
+    ) -> Result<Vec<T>, ProtocolError>
+    where
+        F: Future<Output = Result<T, ProtocolError>> + 'p,
+        T: 'p,
+    {
+        let ranges = tile_ranges(rows, width);
+        let helpers: Vec<_> = (0..ranges.len()).map(|i| PartyId::ALL[i % 3]).collect();
+        self.run(&helpers, |tile, i| program(tile, ranges[i].clone()))
+    }
+
+    fn tile(&self, call: u32, index: usize, helper: PartyId) -> Tile<'_> {
+        let index = u32::try_from(index).expect("a call has fewer than 2^16 tiles");
+        assert!(index < 1 << 16, "a call has fewer than 2^16 tiles");
+        let role = if self.me == helper {
+            Role::Helper
+        } else if self.me == helper.prev() {
+            Role::A
+        } else {
+            Role::B
+        };
+        Tile {
+            party: self,
+            role,
+            helper,
+            call,
+            channel: call << 24 | index << 8,
+            operations: Cell::new(0),
+            forks: Cell::new(0),
+            depth: Cell::new(self.depth.get()),
+        }
+    }
+}
+
+/// Elements that a tile of an element-wise operation holds at most: a quarter of a megabyte per component.
+const TILE_ELEMENTS_MAX: usize = 1 << 15;
+
+/// Rows `0..rows` in near-equal ranges: a multiple of three of them, none larger than a tile may be; fewer if there
+/// are fewer rows than that.
+pub fn tile_ranges(rows: usize, width: usize) -> Vec<std::ops::Range<usize>> {
+    let tiles = 3 * (rows * width).div_ceil(3 * TILE_ELEMENTS_MAX).max(1);
+    let tiles = tiles.min(rows);
+    (0..tiles).map(|i| rows * i / tiles..rows * (i + 1) / tiles).collect()
+}
+
+impl<'p> Tile<'p> {
+    /// What this party is here.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Whether this party sees masks only.
+    pub fn is_helper(&self) -> bool {
+        self.role == Role::Helper
+    }
+
+    /// The lane behind the tile.
+    pub fn party(&self) -> &'p Party {
+        self.party
+    }
+
+    /// Where the arithmetic runs.
+    pub fn device(&self) -> &'p dyn Compute {
+        self.party.device()
+    }
+
+    /// The lane's stop-watch.
+    pub fn meter(&self) -> &'p Meter {
+        self.party.meter()
+    }
+
+    /// A second program of this tile, to run beside the first one under [`join`].
+    pub fn fork(&self) -> Tile<'p> {
+        let fork = self.forks.get() + 1;
+        assert!(fork < 1 << 8, "a tile forks fewer than 256 times");
+        self.forks.set(fork);
+        Tile {
+            party: self.party,
+            role: self.role,
+            helper: self.helper,
+            call: self.call,
+            channel: self.channel + fork,
+            operations: Cell::new(0),
+            forks: Cell::new(255),
+            depth: Cell::new(self.depth.get()),
+        }
+    }
+
+    /// Takes note that what follows depends on a fork's messages too.
+    pub fn rejoin(&self, fork: &Tile<'p>) {
+        self.deepen(fork.depth.get());
+    }
+
+    /// Starts an operation: a new position for its streams.
+    pub fn op(&self) -> Op<'_, 'p> {
+        let operation = self.operations.get();
+        self.operations.set(operation + 1);
+        Op { tile: self, operation }
+    }
+
+    /// A share seen from this party's role.
+    pub fn view<'a>(&self, first: &'a [u64], second: &'a [u64]) -> View<'a> {
+        if self.role == Role::B { View { u: second, v: first } } else { View { u: first, v: second } }
+    }
+
+    /// A copy of some elements of a share, seen from this party's role.
+    pub fn enter(&self, share: &Share, range: std::ops::Range<usize>) -> TileShare {
+        self.view(&share.first[range.clone()], &share.second[range]).to_owned()
+    }
+
+    /// Back to the role-free form.
+    pub fn leave(&self, value: TileShare) -> Share {
+        let TileShare { u, v } = value;
+        if self.role == Role::B { Share { first: v, second: u } } else { Share { first: u, second: v } }
+    }
+
+    fn other_evaluator(&self) -> PartyId {
+        match self.role {
+            Role::A => self.helper.next(),
+            Role::B => self.helper.prev(),
+            Role::Helper => unreachable!("the helper exchanges with nobody"),
+        }
+    }
+
+    pub(super) fn helper(&self) -> PartyId {
+        self.helper
+    }
+
+    fn deepen(&self, depth: u32) {
+        let depth = self.depth.get().max(depth);
+        self.depth.set(depth);
+        self.party.depth.set(self.party.depth.get().max(depth));
+    }
+}
+
+/// One operation of a tile: streams, messages, and the four moves that every protocol is made of.
+pub struct Op<'t, 'p> {
+    tile: &'t Tile<'p>,
+    operation: u32,
+}
+
+impl Op<'_, '_> {
+    /// The next `len` words that this party and `peer` alone can derive.
+    pub(super) fn stream(&self, peer: PartyId, purpose: Purpose, len: usize) -> Vec<u64> {
+        let Tile { party, call, channel, .. } = *self.tile;
+        let position = Position { call, channel: channel & 0x00ff_ffff, operation: self.operation, purpose };
+        let key = party.keys.with(party.me, peer);
+        #[cfg(any(test, feature = "test-world"))]
+        if let Some(recorder) = &party.recorder {
+            // Each stream has two ends; every end keeps its own record.
+            let mut end = *key;
+            end[7] ^= 1 + u32::from(u8::from(party.me));
+            recorder.note(&end, position.nonce());
+        }
+        let mut words = vec![0; len];
+        party.device.keystream(key, position.nonce(), &mut words);
+        party.meter.counters().prg_bytes.fetch_add(8 * len as u64, Relaxed);
+        words
+    }
+
+    pub(super) fn send_bytes(&self, to: PartyId, payload: &[u8]) {
+        let tile = self.tile;
+        tile.party.wire.borrow_mut().queue(to, tile.channel, tile.depth.get() + 1, payload);
+    }
+
+    pub(super) async fn recv_bytes(&self, from: PartyId, expected: usize) -> Result<Vec<u8>, ProtocolError> {
+        let tile = self.tile;
+        let message = poll_fn(|_| match tile.party.wire.borrow_mut().take(from, tile.channel) {
+            Some(message) => Poll::Ready(message),
+            None => Poll::Pending,
+        })
+        .await;
+        tile.deepen(message.depth);
+        let got = message.payload.len();
+        if got == expected { Ok(message.payload) } else { Err(ProtocolError::Length { peer: from, expected, got }) }
+    }
+
+    pub(super) fn send(&self, to: PartyId, words: &[u64]) {
+        self.send_bytes(to, bytemuck::cast_slice(words));
+    }
+
+    pub(super) async fn recv(&self, from: PartyId, len: usize) -> Result<Vec<u64>, ProtocolError> {
+        Ok(bytemuck::pod_collect_to_vec(&self.recv_bytes(from, 8 * len).await?))
+    }
+
+    /// Helper: shares values that it knows. A's half is a stream, B's is sent. Returns both.
+    pub fn deal(&self, purpose: Purpose, mut values: Vec<u64>) -> (Vec<u64>, Vec<u64>) {
+        let half = self.stream(self.tile.helper.prev(), purpose, values.len());
+        elementwise::sub_assign(&mut values, &half);
+        self.send(self.tile.helper.next(), &values);
+        (half, values)
+    }
+
+    /// Helper: XOR-shares bits that it knows.
+    pub(super) fn deal_bits(&self, purpose: Purpose, mut bits: Vec<u64>) {
+        let half = self.stream(self.tile.helper.prev(), purpose, bits.len());
+        elementwise::xor_assign(&mut bits, &half);
+        self.send(self.tile.helper.next(), &bits);
+    }
+
+    /// Evaluator: its own half of what the helper deals.
+    pub async fn dealt(&self, purpose: Purpose, len: usize) -> Result<Vec<u64>, ProtocolError> {
+        match self.tile.role {
+            Role::A => Ok(self.stream(self.tile.helper, purpose, len)),
+            _ => self.recv(self.tile.helper, len).await,
+        }
+    }
+
+    /// Evaluator: the mask of what it sends to the other evaluator.
+    pub(super) fn own_mask(&self, purpose: Purpose, len: usize) -> Vec<u64> {
+        self.stream(self.tile.helper, purpose, len)
+    }
+
+    /// Helper: the masks of A and of B.
+    pub(super) fn masks(&self, purpose: Purpose, len: usize) -> (Vec<u64>, Vec<u64>) {
+        let helper = self.tile.helper;
+        (self.stream(helper.prev(), purpose, len), self.stream(helper.next(), purpose, len))
+    }
+
+    /// Evaluator: sends masked words to the other one and returns the other's. One round.
+    pub(super) async fn exchange(&self, masked: &[u64]) -> Result<Vec<u64>, ProtocolError> {
+        let other = self.tile.other_evaluator();
+        self.send(other, masked);
+        self.recv(other, masked.len()).await
+    }
+
+    /// As [`Op::exchange`], for values below `2^bits`, packed.
+    pub(super) async fn exchange_packed(&self, masked: &[u64], bits: u32) -> Result<Vec<u64>, ProtocolError> {
+        let other = self.tile.other_evaluator();
+        self.send_packed(other, masked, bits);
+        self.recv_packed(other, masked.len(), bits).await
+    }
+
+    pub(super) fn send_packed(&self, to: PartyId, words: &[u64], bits: u32) {
+        self.send_bytes(to, &elementwise::pack(words, bits));
+    }
+
+    pub(super) async fn recv_packed(&self, from: PartyId, len: usize, bits: u32) -> Result<Vec<u64>, ProtocolError> {
+        let bytes = self.recv_bytes(from, elementwise::packed_bytes(len, bits)).await?;
+        Ok(elementwise::unpack(&bytes, len, bits))
+    }
+}
+
+/// Runs two programs side by side. The second must use a [`Tile::fork`] of the first one's tile.
+pub async fn join<A, B>(
+    a: impl Future<Output = Result<A, ProtocolError>>,
+    b: impl Future<Output = Result<B, ProtocolError>>,
+) -> Result<(A, B), ProtocolError> {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut from_a, mut from_b) = (None, None);
+    poll_fn(move |context| {
+        if from_a.is_none()
+            && let Poll::Ready(result) = a.as_mut().poll(context)
+        {
+            from_a = Some(result);
+        }
+        if from_b.is_none()
+            && let Poll::Ready(result) = b.as_mut().poll(context)
+        {
+            from_b = Some(result);
+        }
+        match (from_a.take(), from_b.take()) {
+            (Some(x), Some(y)) => Poll::Ready(x.and_then(|x| y.map(|y| (x, y)))),
+            (x, y) => {
+                (from_a, from_b) = (x, y);
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,207 @@
+//! Truncation, fused with the product before it.
+
+use shared::job::Truncation;
+
+use super::value::{DoubledPartial, TileShare};
+use super::{ProtocolError, Purpose, Role, Tile, carry, to_arithmetic};
+use crate::compute::elementwise;
+use crate::meter::Phase;
+
+/// Drops `shift` bits of a doubled product.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = floor((v + p) / 2^shift)` for `v` = the doubled product and a uniform `p < 2^shift` |
+/// | Holds | additive `v`, `abs(v) <= 2^62` -> replicated `z`, `n` elements |
+/// | Rounds | 2 (1 with `trunc = "fast"`) |
+/// | Bytes | `(24 + 3 shift / 8) n` over the three parties (`24 n` fast) |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing; see `docs/protocols.md` for what an *opened* result says about `p` |
+/// | Source | fused mask-and-truncate with a helper: Chaudhari et al., "ASTRA", eprint 2019/429; wrap elimination by a known top bit: Rathee et al., "SiRNN", eprint 2021/459, section 3; the combination is ours |
+///
+/// The evaluators open `W = v + R + 2^62` under the helper's mask `R`. As `v + 2^62` has a clear top bit, the sum has
+/// wrapped exactly if the top bit of `R` is set and that of `W` is not; the second round adds that bit at `2^(64-shift)`.
+pub async fn trunc(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
+    let fast = tile.party().spec().trunc == Truncation::Fast;
+    if tile.is_helper() { Ok(trunc_helper(tile, v, shift, fast)) } else { trunc_evaluator(tile, v, shift, fast).await }
+}
+
+fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, fast: bool) -> TileShare {
+    let outer = tile.meter().switch(Phase::Truncate);
+    let (op, n, mut u) = (tile.op(), v.len(), v.0);
+    let (mask_a, mask_b) = op.masks(Purpose::Product, n);
+    let top = elementwise::trunc_mask(&mut u, &mask_a, &mask_b, shift);
+    let (mut a, mut b) = op.deal(Purpose::Output, u);
+    if !fast {
+        let half = op.stream(tile.helper().prev(), Purpose::MaskTop, n);
+        let rest: Vec<u64> = top.iter().zip(&half).map(|(top, half)| top.wrapping_sub(*half)).collect();
+        op.send_packed(tile.helper().next(), &rest, shift);
+        let (wrap_a, wrap_b) = op.masks(Purpose::Wrap, n);
+        elementwise::sub_shifted(&mut a, &wrap_a, 64 - shift);
+        elementwise::sub_shifted(&mut b, &wrap_b, 64 - shift);
+    }
+    tile.meter().switch(outer);
+    TileShare { u: a, v: b }
+}
+
+async fn trunc_evaluator(
+    tile: &Tile<'_>,
+    v: DoubledPartial,
+    shift: u32,
+    fast: bool,
+) -> Result<TileShare, ProtocolError> {
+    let (op, n, mut w) = (tile.op(), v.len(), v.0);
+    let masked = |w: &mut Vec<u64>| elementwise::add_assign(w, &op.own_mask(Purpose::Product, n));
+    tile.meter().within(Phase::Truncate, || masked(&mut w));
+    let theirs = op.exchange(&w).await?;
+    let mut own = op.dealt(Purpose::Output, n).await?;
+    if fast {
+        elementwise::add_add(&mut w, &theirs, 0);
+        elementwise::shift_right(&mut w, shift);
+        return Ok(TileShare { u: w, v: own });
+    }
+    let top = match tile.role() {
+        Role::A => op.own_mask(Purpose::MaskTop, n),
+        _ => op.recv_packed(tile.helper(), n, shift).await?,
+    };
+    let (wrap_mask, wrap) = tile.meter().within(Phase::Truncate, || {
+        elementwise::add_add(&mut w, &theirs, 1 << 62);
+        let mask = op.own_mask(Purpose::Wrap, n);
+        let wrap = elementwise::trunc_wrap(&w, &top, &mask, shift);
+        (mask, wrap)
+    });
+    let their_wrap = op.exchange_packed(&wrap, shift).await?;
+    tile.meter().within(Phase::Truncate, || {
+        elementwise::trunc_finish(&mut w, &wrap, &their_wrap, shift);
+        elementwise::sub_shifted(&mut own, &wrap_mask, 64 - shift);
+    });
+    Ok(TileShare { u: w, v: own })
+}
+
+/// Drops `shift` bits and rounds down exactly: nothing but the result can be learned once it is opened.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = floor(v / 2^shift)` |
+/// | Holds | additive `v`, `abs(v) <= 2^62` -> replicated `z`, `n` elements |
+/// | Rounds | those of [`trunc`], of [`carry`] over `shift` bits, and 1 |
+/// | Bytes | those of [`trunc`], of [`carry`], and `8 n` over the three parties (`24 n` with the exchange) |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | ours: [`trunc`] with the borrow `[W mod 2^shift < R mod 2^shift]` taken off, a comparison of what the evaluators know with what the helper knows |
+pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
+    let (op, n, mut w) = (tile.op(), v.len(), v.0);
+    let low = (1_u64 << shift) - 1;
+    // R > W (low bits) is the carry out of R + (2^shift - 1 - W).
+    if tile.is_helper() {
+        let (mask_a, mask_b) = op.masks(Purpose::Product, n);
+        let mut mask = mask_a.clone();
+        elementwise::add_assign(&mut mask, &mask_b);
+        elementwise::sub_assign(&mut mask, &w);
+        let top = elementwise::trunc_mask(&mut w, &mask_a, &mask_b, shift);
+        let (mut a, mut b) = op.deal(Purpose::Output, w);
+        let (_, _) = op.deal(Purpose::MaskTop, top);
+        let (wrap_a, wrap_b) = op.masks(Purpose::Wrap, n);
+        elementwise::sub_shifted(&mut a, &wrap_a, 64 - shift);
+        elementwise::sub_shifted(&mut b, &wrap_b, 64 - shift);
+        mask.iter_mut().for_each(|word| *word &= low);
+        let borrow = carry(tile, &mask, shift, None).await?;
+        return Ok(TileShare { u: a, v: b }.minus(&to_arithmetic(tile, &borrow, n).await?));
+    }
+    elementwise::add_assign(&mut w, &op.own_mask(Purpose::Product, n));
+    let theirs = op.exchange(&w).await?;
+    elementwise::add_add(&mut w, &theirs, 1 << 62);
+    let mut own = op.dealt(Purpose::Output, n).await?;
+    let top = op.dealt(Purpose::MaskTop, n).await?;
+    let wrap_mask = op.own_mask(Purpose::Wrap, n);
+    let wrap = elementwise::trunc_wrap(&w, &top, &wrap_mask, shift);
+    let complement: Vec<u64> = w.iter().map(|word| !word & low).collect();
+    let their_wrap = op.exchange_packed(&wrap, shift).await?;
+    elementwise::trunc_finish(&mut w, &wrap, &their_wrap, shift);
+    elementwise::sub_shifted(&mut own, &wrap_mask, 64 - shift);
+    let borrow = carry(tile, &complement, shift, None).await?;
+    Ok(TileShare { u: w, v: own }.minus(&to_arithmetic(tile, &borrow, n).await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shared::job::ProtocolSpec;
+
+    use super::*;
+    use crate::protocol::{carry_bytes, mul_doubled};
+    use crate::world::{Cost, World, assert_masked};
+
+    fn products(pairs: &[(i64, i64)]) -> (Vec<u64>, Vec<u64>) {
+        pairs.iter().map(|(x, y)| (x.cast_unsigned(), y.cast_unsigned())).unzip()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+        #[test]
+        fn trunc_error_is_zero_or_one_unit(
+            pairs in prop::collection::vec((-1_i64 << 30..1 << 30, -1_i64 << 31..1 << 31), 1..50),
+            shift in 2_u32..45, helper in 0_usize..3, seed: u64,
+        ) {
+            let (x, y) = products(&pairs);
+            let (z, run) = World::new(seed).tile(helper, [&x, &y], async |tile, [x, y]| {
+                trunc(tile, mul_doubled(tile, &x, &y), shift).await
+            });
+            for (z, (x, y)) in z.iter().zip(&pairs) {
+                let error = z.cast_signed() - ((x * y) >> (shift - 1));
+                prop_assert!((0..=1).contains(&error), "{x} * {y} >> {shift}: error {error}");
+            }
+            let packed = (x.len() * shift as usize).div_ceil(8);
+            prop_assert_eq!(run.cost, Cost { rounds: 2, sent_bytes: 24 * x.len() + 3 * packed });
+        }
+
+        #[test]
+        fn trunc_floor_has_no_error(
+            pairs in prop::collection::vec((-1_i64 << 30..1 << 30, -1_i64 << 31..1 << 31), 1..50),
+            shift in 2_u32..45, helper in 0_usize..3, seed: u64,
+        ) {
+            let (x, y) = products(&pairs);
+            let (z, run) = World::new(seed).tile(helper, [&x, &y], async |tile, [x, y]| {
+                trunc_floor(tile, mul_doubled(tile, &x, &y), shift).await
+            });
+            for (z, (x, y)) in z.iter().zip(&pairs) {
+                prop_assert_eq!(z.cast_signed(), (x * y) >> (shift - 1));
+            }
+            let (n, (carry, depth)) = (x.len(), carry_bytes(shift));
+            let packed = 2 * (n * shift as usize).div_ceil(8);
+            prop_assert_eq!(run.cost, Cost {
+                rounds: 2 + depth + 1,
+                sent_bytes: 32 * n + packed + carry * n.div_ceil(64) + 24 * n,
+            });
+        }
+    }
+
+    #[test]
+    fn fast_costs_one_round_and_no_wrap_bits() {
+        let spec = ProtocolSpec { trunc: Truncation::Fast, ..ProtocolSpec::default() };
+        let (x, y) = products(&[(3 << 16, 5 << 16), (-7 << 16, 1 << 15)]);
+        let (z, run) = World::new(5)
+            .with_spec(spec)
+            .tile(1, [&x, &y], async |tile, [x, y]| trunc(tile, mul_doubled(tile, &x, &y), 17).await);
+        let want: Vec<i64> = vec![15 << 16, -7 << 15];
+        for (z, want) in z.iter().zip(want) {
+            assert!((0..=1).contains(&(z.cast_signed() - want)), "{} {want}", z.cast_signed());
+        }
+        assert_eq!(run.cost, Cost { rounds: 1, sent_bytes: 48 });
+    }
+
+    #[test]
+    fn trunc_sends_only_masked_words() {
+        let x: Vec<u64> = (0..128).map(|i| i << 20).collect();
+        for floor in [false, true] {
+            let run = |keys| {
+                let program = async |tile: &Tile<'_>, [x, y]: [TileShare; 2]| {
+                    let v = mul_doubled(tile, &x, &y);
+                    if floor { trunc_floor(tile, v, 17).await } else { trunc(tile, v, 17).await }
+                };
+                World::new(1).with_keys(keys).tile(2, [&x, &x], program).1
+            };
+            assert_masked(&run(2), &run(3));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Many channels over one transport: the messages of all tiles that are ready leave in one frame per peer.
+//!
+//! A frame is a sequence of messages: channel (4 bytes), depth (4), length (4), payload; little-endian. Within a
+//! channel and sender, messages stay in order. Depth counts the longest chain of dependent receives behind a message.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use shared::ids::PartyId;
+
+use super::ProtocolError;
+use crate::meter::{Meter, Phase};
+use crate::transport::Transport;
+
+/// Bytes in front of every message.
+pub const MESSAGE_HEADER_BYTES: usize = 12;
+/// A frame leaves early once it is this long, so that peers can start on it.
+const FRAME_EAGER_BYTES: usize = 1 << 17;
+
+/// A message as it arrived.
+pub(super) struct Message {
+    pub(super) depth: u32,
+    pub(super) payload: Vec<u8>,
+}
+
+pub(super) struct Wire {
+    transport: Box<dyn Transport>,
+    outgoing: [Vec<u8>; 3],
+    incoming: HashMap<(PartyId, u32), VecDeque<Message>>,
+    timeout: Duration,
+}
+
+impl Wire {
+    pub(super) fn new(transport: Box<dyn Transport>, timeout: Duration) -> Self {
+        Self { transport, outgoing: Default::default(), incoming: HashMap::new(), timeout }
+    }
+
+    /// Appends a message to the frame that leaves with the next flush.
+    pub(super) fn queue(&mut self, to: PartyId, channel: u32, depth: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).expect("tiles are far smaller than 4 GiB");
+        let frame = &mut self.outgoing[to.index()];
+        frame.reserve(MESSAGE_HEADER_BYTES + payload.len());
+        for field in [channel, depth, length] {
+            frame.extend_from_slice(&field.to_le_bytes());
+        }
+        frame.extend_from_slice(payload);
+    }
+
+    /// Whether enough is queued to be worth sending before all tiles have run.
+    pub(super) fn is_eager(&self) -> bool {
+        self.outgoing.iter().any(|frame| frame.len() >= FRAME_EAGER_BYTES)
+    }
+
+    /// Sends what is queued: one frame per peer.
+    pub(super) fn flush(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
+        if self.outgoing.iter().all(Vec::is_empty) {
+            return Ok(());
+        }
+        meter.within(Phase::OpenSend, || {
+            for to in PartyId::ALL {
+                let frame = std::mem::take(&mut self.outgoing[to.index()]);
+                if !frame.is_empty() {
+                    meter.sent(to, frame.len());
+                    self.transport.send(to, frame)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The next message of a channel, if it has arrived.
+    pub(super) fn take(&mut self, from: PartyId, channel: u32) -> Option<Message> {
+        let queue = self.incoming.get_mut(&(from, channel))?;
+        let message = queue.pop_front();
+        if queue.is_empty() {
+            self.incoming.remove(&(from, channel));
+        }
+        message
+    }
+
+    /// Waits for at least one frame, then takes all that have arrived.
+    pub(super) fn pump(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
+        let (from, frame) = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout))?;
+        self.unpack(meter, from, &frame)?;
+        while let Some((from, frame)) = self.transport.try_recv()? {
+            self.unpack(meter, from, &frame)?;
+        }
+        Ok(())
+    }
+
+    fn unpack(&mut self, meter: &Meter, from: PartyId, frame: &[u8]) -> Result<(), ProtocolError> {
+        meter.received(from, frame.len());
+        for message in messages(frame) {
+            let (channel, message) = message.ok_or(ProtocolError::Malformed { peer: from })?;
+            self.incoming.entry((from, channel)).or_default().push_back(message);
+        }
+        Ok(())
+    }
+
+    pub(super) fn close(&mut self) -> Result<(), ProtocolError> {
+        Ok(self.transport.close()?)
+    }
+}
+
+/// Splits a frame into messages; a `None` ends a frame that does not add up.
+fn messages(mut frame: &[u8]) -> impl Iterator<Item = Option<(u32, Message)>> {
+    std::iter::from_fn(move || {
+        if frame.is_empty() {
+            return None;
+        }
+        let parsed = parse_message(frame);
+        frame = parsed.as_ref().map_or(&[], |(_, _, rest)| *rest);
+        Some(parsed.map(|(channel, message, _)| (channel, message)))
+    })
+}
+
+fn parse_message(frame: &[u8]) -> Option<(u32, Message, &[u8])> {
+    let (header, rest) = frame.split_at_checked(MESSAGE_HEADER_BYTES)?;
+    let field = |i: usize| u32::from_le_bytes(header[4 * i..4 * i + 4].try_into().expect("four bytes"));
+    let (payload, rest) = rest.split_at_checked(field(2) as usize)?;
+    Some((field(0), Message { depth: field(1), payload: payload.to_vec() }, rest))
+}
+
+/// What the fuzz target calls: parsing must neither panic nor allocate more than the frame holds.
+pub fn parse_frame(frame: &[u8]) -> usize {
+    messages(frame).take_while(Option::is_some).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn no_frame_panics(frame: Vec<u8>) {
+            parse_frame(&frame);
+        }
+
+        #[test]
+        fn a_cut_frame_is_malformed(payload: Vec<u8>, cut in 1_usize..12) {
+            let mut frame = Vec::new();
+            for field in [7, 1, u32::try_from(payload.len()).unwrap()] {
+                frame.extend(field.to_le_bytes());
+            }
+            frame.extend(&payload);
+            prop_assert_eq!(parse_frame(&frame), 1);
+            prop_assert!(messages(&frame[..frame.len() - cut.min(payload.len() + 11)]).any(|m| m.is_none()));
+        }
+    }
+}
