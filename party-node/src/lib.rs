@@ -2,6 +2,7 @@
 
 pub mod compute;
 pub mod meter;
+pub mod ops;
 pub mod protocol;
 pub mod transport;
 #[cfg(any(test, feature = "test-world"))]

@@ -59,8 +59,8 @@ impl TileShare {
         View { u: &self.u, v: &self.v }
     }
 
-    /// What this party knows of `x` in a comparison: `t`, or `a + b` at the helper.
-    pub(super) fn known(&self, tile: &Tile<'_>) -> Vec<u64> {
+    /// What this party knows of `x` alone: `t`, or the mask `a + b` at the helper.
+    pub fn known(&self, tile: &Tile<'_>) -> Vec<u64> {
         let mut known = self.u.clone();
         if tile.is_helper() {
             elementwise::add_assign(&mut known, &self.v);
@@ -175,6 +175,11 @@ impl DoubledPartial {
         self
     }
 
+    /// This party's addend, element by element.
+    pub fn addends(&mut self) -> &mut [u64] {
+        &mut self.0
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -216,6 +221,13 @@ impl Bits {
         for word in &mut self.m {
             *word = !*word;
         }
+        self
+    }
+
+    /// Exclusive or with public bits.
+    #[must_use]
+    pub fn xor_public(mut self, plane: &[u64]) -> Self {
+        elementwise::xor_assign(&mut self.m, plane);
         self
     }
 
