@@ -2,10 +2,12 @@
 
 mod clamp;
 mod max;
+mod reciprocal;
 mod relu;
 mod sigmoid;
 
 pub use clamp::clamp;
 pub use max::{argmax, maximum, row_max};
+pub use reciprocal::{divide_bounded, reciprocal_bounded};
 pub use relu::{relu, relu_backward};
-pub use sigmoid::sigmoid;
+pub use sigmoid::{sigmoid, tanh};
