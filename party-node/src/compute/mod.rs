@@ -1,9 +1,11 @@
 //! Ring kernels over Z_2^64: products, keystream, bit planes. Knows words, no parties.
 
-mod cpu;
+#[cfg(test)]
+mod conformance;
+pub(crate) mod cpu;
 pub mod reference;
 
-pub use cpu::CpuDevice;
+pub use cpu::{CpuDevice, Path};
 
 /// A matrix operand `kx * x + ky * y`, combined while it is packed.
 ///

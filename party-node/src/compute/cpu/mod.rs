@@ -1,0 +1,54 @@
+//! The CPU device.
+
+pub(crate) mod dispatch;
+mod gemm;
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+pub use self::dispatch::Path;
+use super::{Compute, Key, Operand, reference};
+
+/// A CPU slice that stands in for a GPU.
+pub struct CpuDevice {
+    path: Path,
+    threads: usize,
+    /// None with a single thread: then the caller does the work.
+    pool: Option<ThreadPool>,
+}
+
+impl CpuDevice {
+    /// A device that uses up to `threads` threads and the best kernels of this machine.
+    pub fn new(threads: usize) -> Self {
+        Self::with_path(Path::best(), threads)
+    }
+
+    /// A device that uses the kernels of `path`, for tests and measurements. Panics if this machine lacks `path`.
+    pub fn with_path(path: Path, threads: usize) -> Self {
+        assert!(path <= Path::best(), "this machine has no {path}");
+        let threads = threads.max(1);
+        let pool = (threads > 1).then(|| {
+            let named = ThreadPoolBuilder::new().thread_name(|i| format!("compute-{i}"));
+            named.num_threads(threads).build().expect("the system can start threads")
+        });
+        Self { path, threads, pool }
+    }
+}
+
+impl Compute for CpuDevice {
+    fn name(&self) -> String {
+        let plural = if self.threads == 1 { "" } else { "s" };
+        format!("cpu ({}, {} thread{plural})", self.path, self.threads)
+    }
+
+    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
+        gemm::gemm(self.path, self.pool.as_ref(), &a, &b, out);
+    }
+
+    fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        reference::keystream(key, nonce, out);
+    }
+
+    fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
+        reference::bit_planes(words, low, count, planes);
+    }
+}
