@@ -18,7 +18,9 @@ fn main() -> io::Result<()> {
     let mut report = Report { out: io::stdout(), filters };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     for path in Path::available() {
-        products(&mut report, &CpuDevice::with_path(path, 1))?;
+        let device = CpuDevice::with_path(path, 1);
+        products(&mut report, &device)?;
+        streams(&mut report, &device)?;
     }
     if cores > 1 {
         products(&mut report, &CpuDevice::new(cores))?;
@@ -114,6 +116,23 @@ fn products(report: &mut Report, device: &CpuDevice) -> io::Result<()> {
             let amount = (rows * terms * cols) as f64;
             report.line(&name, amount, Unit::GigaMacs, || device.gemm(black_box(a), black_box(b), &mut out))?;
         }
+    }
+    Ok(())
+}
+
+fn streams(report: &mut Report, device: &CpuDevice) -> io::Result<()> {
+    let (key, nonce) = ([1, 2, 3, 4, 5, 6, 7, 8], [9, 10, 11]);
+    for (len, size) in [(512, "4 KiB"), (1 << 15, "256 KiB"), (8 << 20, "64 MiB")] {
+        let mut out = words(5, len);
+        // Short streams many times over, so that the clock's resolution does not matter.
+        let repeats = ((1 << 17) / len).max(1);
+        let bytes = (8 * len * repeats) as f64;
+        let mut line = |form: &str, fill: &dyn Fn(&mut [u64])| {
+            let name = format!("keystream{form} {} {size}", device.name());
+            report.line(&name, bytes, Unit::GigaBytes, || (0..repeats).for_each(|_| fill(black_box(&mut out))))
+        };
+        line("", &|out| device.keystream(&key, nonce, out))?;
+        line("_add", &|out| device.keystream_add(&key, nonce, out))?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use super::{Compute, CpuDevice, Operand, Path, reference};
 /// Runs the whole suite. Panics with the case that differs.
 pub(super) fn conforms(device: &dyn Compute) {
     gemm_equals_the_reference(device);
+    keystream_equals_the_reference(device);
 }
 
 /// Words that look random; the same seed gives the same words.
@@ -92,6 +93,28 @@ fn gemm_equals_the_reference(device: &dyn Compute) {
     }
     for shape in [[43, 784, 128], [128, 784, 20], [784, 43, 32], [70, 2100, 9], [8, 20, 2100], [300, 300, 50]] {
         check_gemm(device, shape, [FORMS[1], FORMS[2]], words);
+    }
+}
+
+fn keystream_equals_the_reference(device: &dyn Compute) {
+    let key = [1, 0x8000_0000, 3, 4, u32::MAX, 6, 7, 8];
+    let nonce = [9, u32::MAX, 11];
+    for len in (0..300).chain([511, 512, 513, 1024, 1037, 4096, 5001]) {
+        let mut stream = vec![0; len];
+        reference::keystream(&key, nonce, &mut stream);
+        let start = words(6, len);
+        let combined = |with: fn(u64, u64) -> u64| -> Vec<u64> {
+            start.iter().zip(&stream).map(|(&word, &mask)| with(word, mask)).collect()
+        };
+        let run = |fill: &dyn Fn(&mut [u64])| {
+            let mut out = start.clone();
+            fill(&mut out);
+            out
+        };
+        assert_eq!(run(&|out| device.keystream(&key, nonce, out)), stream, "{}: {len} words", device.name());
+        assert_eq!(run(&|out| device.keystream_add(&key, nonce, out)), combined(u64::wrapping_add));
+        assert_eq!(run(&|out| device.keystream_sub(&key, nonce, out)), combined(u64::wrapping_sub));
+        assert_eq!(run(&|out| device.keystream_xor(&key, nonce, out)), combined(|word, mask| word ^ mask));
     }
 }
 

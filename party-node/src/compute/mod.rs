@@ -43,6 +43,15 @@ pub trait Compute: Send + Sync {
     /// Fills `out` with ChaCha12 keystream (block counter from 0, little-endian words, 8 per block).
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
 
+    /// `out += keystream`, wrapping: the same words as [`Compute::keystream`], which never leave the cache.
+    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
+    /// `out -= keystream`, wrapping.
+    fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
+    /// `out ^= keystream`.
+    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
     /// Cuts bits `low .. low + count` of every word into `count` planes of `words.len().div_ceil(64)` words each;
     /// bit `i % 64` of word `i / 64` of plane `j` is bit `low + j` of `words[i]`. Padding bits are zero.
     fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]);

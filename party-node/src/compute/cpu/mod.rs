@@ -1,10 +1,12 @@
 //! The CPU device.
 
+mod chacha;
 pub(crate) mod dispatch;
 mod gemm;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use self::chacha::ChaCha12;
 pub use self::dispatch::Path;
 use super::{Compute, Key, Operand, reference};
 
@@ -45,7 +47,19 @@ impl Compute for CpuDevice {
     }
 
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        reference::keystream(key, nonce, out);
+        ChaCha12::new(self.path, key, nonce).fill(0, out);
+    }
+
+    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        ChaCha12::new(self.path, key, nonce).add(out);
+    }
+
+    fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        ChaCha12::new(self.path, key, nonce).sub(out);
+    }
+
+    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        ChaCha12::new(self.path, key, nonce).xor(out);
     }
 
     fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
