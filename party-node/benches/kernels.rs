@@ -21,6 +21,7 @@ fn main() -> io::Result<()> {
         let device = CpuDevice::with_path(path, 1);
         products(&mut report, &device)?;
         streams(&mut report, &device)?;
+        planes(&mut report, &device)?;
     }
     if cores > 1 {
         products(&mut report, &CpuDevice::new(cores))?;
@@ -133,6 +134,21 @@ fn streams(report: &mut Report, device: &CpuDevice) -> io::Result<()> {
         };
         line("", &|out| device.keystream(&key, nonce, out))?;
         line("_add", &|out| device.keystream_add(&key, nonce, out))?;
+    }
+    Ok(())
+}
+
+fn planes(report: &mut Report, device: &CpuDevice) -> io::Result<()> {
+    for len in [4096, 1 << 20] {
+        for count in [31, 64] {
+            let words = words(6, len);
+            let mut planes = vec![0; count * len.div_ceil(64)];
+            let repeats = ((1 << 17) / len).max(1);
+            let name = format!("bit_planes {} {count} of {len}", device.name());
+            report.line(&name, (len * repeats) as f64, Unit::NanosecondsEach, || {
+                (0..repeats).for_each(|_| device.bit_planes(black_box(&words), 0, count, black_box(&mut planes)));
+            })?;
+        }
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::{Compute, CpuDevice, Operand, Path, reference};
 pub(super) fn conforms(device: &dyn Compute) {
     gemm_equals_the_reference(device);
     keystream_equals_the_reference(device);
+    bit_planes_equal_the_reference(device);
 }
 
 /// Words that look random; the same seed gives the same words.
@@ -115,6 +116,19 @@ fn keystream_equals_the_reference(device: &dyn Compute) {
         assert_eq!(run(&|out| device.keystream_add(&key, nonce, out)), combined(u64::wrapping_add));
         assert_eq!(run(&|out| device.keystream_sub(&key, nonce, out)), combined(u64::wrapping_sub));
         assert_eq!(run(&|out| device.keystream_xor(&key, nonce, out)), combined(|word, mask| word ^ mask));
+    }
+}
+
+fn bit_planes_equal_the_reference(device: &dyn Compute) {
+    for len in [0, 1, 63, 64, 65, 130, 511, 512, 513, 1000, 4096] {
+        let words = words(7, len);
+        for (low, count) in [(0, 0), (0, 1), (0, 64), (1, 31), (16, 31), (0, 32), (31, 33), (63, 1), (5, 40)] {
+            let mut want = vec![0; count * len.div_ceil(64)];
+            let mut got = vec![u64::MAX; want.len()];
+            reference::bit_planes(&words, low, count, &mut want);
+            device.bit_planes(&words, low, count, &mut got);
+            assert!(got == want, "{}: bits {low}..+{count} of {len} words", device.name());
+        }
     }
 }
 

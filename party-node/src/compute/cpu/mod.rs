@@ -3,12 +3,13 @@
 mod chacha;
 pub(crate) mod dispatch;
 mod gemm;
+mod planes;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::chacha::ChaCha12;
 pub use self::dispatch::Path;
-use super::{Compute, Key, Operand, reference};
+use super::{Compute, Key, Operand};
 
 /// A CPU slice that stands in for a GPU.
 pub struct CpuDevice {
@@ -63,6 +64,6 @@ impl Compute for CpuDevice {
     }
 
     fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
-        reference::bit_planes(words, low, count, planes);
+        planes::bit_planes(self.path, words, low, count, planes);
     }
 }

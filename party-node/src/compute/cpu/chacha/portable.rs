@@ -1,8 +1,8 @@
 //! Four blocks at a time in plain Rust; LLVM maps the lanes to whatever vectors the target guarantees.
 
 /// Blocks per round of the loop.
-pub(super) const BLOCKS: u32 = LANES as u32;
-const LANES: usize = 4;
+pub(super) const BLOCKS: u32 = 4;
+const LANES: usize = BLOCKS as usize;
 
 type Lanes = [u32; LANES];
 
