@@ -62,6 +62,7 @@ fn detect() -> Path {
     use std::is_x86_feature_detected as has;
     let avx512 = has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl");
     match () {
+        () if avx512 && has!("avx512vbmi") && super::gemm::amx::enable() => Path::Amx,
         () if avx512 => Path::Avx512,
         () if has!("avx2") => Path::Avx2,
         () => Path::Portable,

@@ -245,7 +245,7 @@ pub(super) fn pack(view: View<'_>, window: Window, panel: &mut [u64]) {
 /// The 8 x 8 transpose: lane `j` of result `i` is lane `i` of argument `j`.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn transpose(rows: [__m512i; 8]) -> [__m512i; 8] {
+pub(super) fn transpose(rows: [__m512i; 8]) -> [__m512i; 8] {
     let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
     let gather = |a: __m512i, b: __m512i, c: __m512i, d: __m512i| -> [__m512i; 4] {
         let (ab_02, ab_13) = (_mm512_shuffle_i64x2::<0x88>(a, b), _mm512_shuffle_i64x2::<0xdd>(a, b));

@@ -5,6 +5,8 @@
 //! pair of panels into a tile of the result held in registers. Linear combinations are formed while packing.
 
 #[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -31,6 +33,8 @@ pub(super) fn gemm(path: Path, pool: Option<&ThreadPool>, a: &Operand<'_>, b: &O
         Path::Portable => run(portable::Portable, pool, a, b, out),
         #[cfg(target_arch = "x86_64")]
         Path::Avx2 => run(avx2::Avx2::new(), pool, a, b, out),
+        #[cfg(target_arch = "x86_64")]
+        Path::Amx if amx::pays(a.rows, a.cols, b.cols) => run(amx::Amx::new(), pool, a, b, out),
         #[cfg(target_arch = "x86_64")]
         Path::Avx512 | Path::Amx if a.rows < avx512::TALL_ROWS_MIN => run(avx512::Wide::new(), pool, a, b, out),
         #[cfg(target_arch = "x86_64")]
