@@ -1,10 +1,12 @@
 //! Ring kernels over Z_2^64: products, keystream, bit planes. Knows words, no parties.
 
-mod cpu;
+#[cfg(test)]
+mod conformance;
+pub(crate) mod cpu;
 pub mod elementwise;
 pub mod reference;
 
-pub use cpu::CpuDevice;
+pub use cpu::{CpuDevice, Path};
 
 /// A matrix operand `kx * x + ky * y`, combined while it is packed.
 ///
@@ -41,6 +43,15 @@ pub trait Compute: Send + Sync {
 
     /// Fills `out` with ChaCha12 keystream (block counter from 0, little-endian words, 8 per block).
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
+    /// `out += keystream`, wrapping: the same words as [`Compute::keystream`], which never leave the cache.
+    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
+    /// `out -= keystream`, wrapping.
+    fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
+
+    /// `out ^= keystream`.
+    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);
 
     /// Cuts bits `low .. low + count` of every word into `count` planes of `words.len().div_ceil(64)` words each;
     /// bit `i % 64` of word `i / 64` of plane `j` is bit `low + j` of `words[i]`. Padding bits are zero.

@@ -1,0 +1,459 @@
+//! AMX: ring products by the int8 matrix tiles.
+//!
+//! A word is eight unsigned bytes ("limbs"), and `a b = sum over i + j <= 7 of a_i b_j 2^(8 (i + j))` mod 2^64: 36 of the
+//! 64 limb products count. `tdpbuud` sums 64 byte products into each of 16 x 16 dwords; the products of one diagonal
+//! `s = i + j` share a sum. Diagonals 4 to 7 matter mod 2^32 only; diagonal `s < 4` of `k` terms stays below
+//! `(s + 1) k 255^2`, which is below 2^32 up to 16512 terms, far above [`KC`].
+#![allow(unsafe_code, reason = "tile instructions have no stable intrinsics; vector loads and stores")]
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::super::dispatch::Path;
+use super::avx512;
+use super::pack::{View, Window};
+use super::{Blocking, Kernel, Tile};
+
+/// Terms summed in a tile before the result is touched.
+const KC: usize = 512;
+/// Rows (left) or columns (right) of a tile.
+const SIDE: usize = 16;
+/// Terms of a tile.
+const TERMS: usize = 64;
+const LIMBS: usize = 8;
+/// Words of an operand tile before it is cut into limbs, as many as its eight limb tiles fill.
+const TILE_WORDS: usize = SIDE * TERMS;
+const TILE_BYTES: usize = SIDE * TERMS;
+
+/// Asks the kernel for the tile registers; whether they may be used from now on.
+pub(in super::super) fn enable() -> bool {
+    const ARCH_REQ_XCOMP_PERM: libc::c_long = 0x1023;
+    const XFEATURE_XTILEDATA: libc::c_long = 18;
+    const AMX_TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    let leaves = __cpuid(0).eax;
+    if leaves < 7 || __cpuid_count(7, 0).edx & AMX_TILE_AND_INT8 != AMX_TILE_AND_INT8 {
+        return false;
+    }
+    // SAFETY: this call takes two numbers and touches no memory of ours. Kernels before 5.16 answer with an error.
+    unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
+}
+
+/// Whether tiles beat `vpmullq` on this shape.
+pub(super) fn pays(rows: usize, terms: usize, cols: usize) -> bool {
+    rows > 0 && terms > 0 && cols > 0
+}
+
+/// 32 x 32 tiles of the result: two by two sums, two left and two right tiles fill the eight tile registers.
+#[derive(Clone, Copy)]
+pub(super) struct Amx(());
+
+impl Amx {
+    pub(super) fn new() -> Self {
+        assert!(Path::best() >= Path::Amx, "this machine has no AMX");
+        Self(())
+    }
+}
+
+/// Configured tiles, and room for the sums of one tile of the result.
+pub(super) struct Session {
+    sums: Sums,
+    _tiles: ConfiguredTiles,
+}
+
+/// The sums of one pair of 16-wide tiles, columns in the order of [`split_right`].
+type TileSums = [[u32; SIDE]; SIDE];
+
+/// `sums[diagonal][2 * row tile + column tile]`.
+#[repr(C, align(64))]
+struct Sums([[TileSums; 4]; LIMBS]);
+
+/// Tile registers set up as 16 rows of 64 bytes each; given back when dropped, so that the system need not save them.
+struct ConfiguredTiles;
+
+impl ConfiguredTiles {
+    fn new(_detected: Amx) -> Self {
+        #[repr(C, align(64))]
+        struct Config {
+            palette: u8,
+            start_row: u8,
+            reserved: [u8; 14],
+            row_bytes: [u16; 16],
+            rows: [u8; 16],
+        }
+        let mut config = Config { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+        config.row_bytes[..8].fill(64);
+        config.rows[..8].fill(16);
+        // SAFETY: `Amx` exists only where the tiles may be used; the operand is the 64-byte block that is asked for.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
+        Self
+    }
+}
+
+impl Drop for ConfiguredTiles {
+    fn drop(&mut self) {
+        // SAFETY: the tiles were configured by `new` on this thread (the value is neither Send nor Sync by its use).
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
+impl Kernel for Amx {
+    type Session = Session;
+    const BLOCKING: Blocking = Blocking { mr: 32, nr: 32, mc: 192, kc: KC, nc: 1024, kc_step: TERMS };
+
+    fn row_width(self, rows: usize) -> usize {
+        rows.next_multiple_of(SIDE)
+    }
+
+    fn col_width(self, cols: usize) -> usize {
+        cols.next_multiple_of(SIDE)
+    }
+
+    fn session(self) -> Session {
+        Session { sums: Sums([[[[0; SIDE]; SIDE]; 4]; LIMBS]), _tiles: ConfiguredTiles::new(self) }
+    }
+
+    fn pack_left(self, view: View<'_>, window: Window, panel: &mut [u64]) {
+        // SAFETY: a value of this type exists only where AVX-512 with VBMI was detected.
+        unsafe { pack_left(view, window, panel) }
+    }
+
+    fn pack_right(self, view: View<'_>, window: Window, panel: &mut [u64]) {
+        // SAFETY: a value of this type exists only where AVX-512 with VBMI was detected.
+        unsafe { pack_right(view, window, panel) }
+    }
+
+    fn multiply(self, session: &mut Session, left: &[u64], right: &[u64], tile: Tile<'_>) {
+        let sums = &mut session.sums;
+        match (tile.row_width, tile.col_width) {
+            (32, 32) => sum_diagonals::<2, 2>(left, right, sums),
+            (32, 16) => sum_diagonals::<2, 1>(left, right, sums),
+            (16, 32) => sum_diagonals::<1, 2>(left, right, sums),
+            (16, 16) => sum_diagonals::<1, 1>(left, right, sums),
+            size => unreachable!("no panels of {size:?}"),
+        }
+        // SAFETY: a value of this type exists only where AVX-512 was detected.
+        unsafe { add_sums(sums, tile) }
+    }
+}
+
+/// Packs a panel of rows: per block of 64 terms and limb, one tile for each 16 rows, `tile[row][term]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi")]
+fn pack_left(view: View<'_>, window: Window, panel: &mut [u64]) {
+    let tiles = window.width / SIDE;
+    let mut words = [0; TILE_WORDS];
+    for (block, limbs) in panel.chunks_exact_mut(tiles * TILE_WORDS).enumerate() {
+        for tile in 0..tiles {
+            let rows = window.outers.saturating_sub(tile * SIDE).min(SIDE);
+            let part = Window {
+                outer: window.inner + block * TERMS,
+                outers: (window.inners - block * TERMS).min(TERMS),
+                width: TERMS,
+                inner: window.outer + tile * SIDE,
+                inners: rows,
+            };
+            avx512::pack(view.flipped(), part, &mut words);
+            words[rows * TERMS..].fill(0);
+            split_left(&words, tiles, &mut limbs[tile * TILE_BYTES / 8..]);
+        }
+    }
+}
+
+/// Packs a panel of columns: per block of 64 terms and limb, one tile for each 16 columns,
+/// `tile[term / 4][column][term % 4]`.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vbmi")]
+fn pack_right(view: View<'_>, window: Window, panel: &mut [u64]) {
+    let tiles = window.width / SIDE;
+    let mut words = [0; TILE_WORDS];
+    for (block, limbs) in panel.chunks_exact_mut(tiles * TILE_WORDS).enumerate() {
+        let terms = (window.inners - block * TERMS).min(TERMS);
+        for tile in 0..tiles {
+            let part = Window {
+                outer: window.outer + tile * SIDE,
+                outers: window.outers.saturating_sub(tile * SIDE).min(SIDE),
+                width: SIDE,
+                inner: window.inner + block * TERMS,
+                inners: terms,
+            };
+            avx512::pack(view, part, &mut words);
+            words[terms * SIDE..].fill(0);
+            split_right(&words, tiles, &mut limbs[tile * TILE_BYTES / 8..]);
+        }
+    }
+}
+
+/// Cuts `words[row][term]` into limb tiles `tiles` tiles apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn split_left(words: &[u64; TILE_WORDS], tiles: usize, limbs: &mut [u64]) {
+    // Byte `8 l + w` of the result is limb `l` of word `w`.
+    let by_limb = _mm512_set_epi64(
+        0x3f37_2f27_1f17_0f07,
+        0x3e36_2e26_1e16_0e06,
+        0x3d35_2d25_1d15_0d05,
+        0x3c34_2c24_1c14_0c04,
+        0x3b33_2b23_1b13_0b03,
+        0x3a32_2a22_1a12_0a02,
+        0x3931_2921_1911_0901,
+        0x3830_2820_1810_0800,
+    );
+    for (row, words) in words.as_chunks::<TERMS>().0.iter().enumerate() {
+        let mut eights = [_mm512_setzero_si512(); 8];
+        for (eight, words) in eights.iter_mut().zip(words.as_chunks::<8>().0) {
+            *eight = _mm512_permutexvar_epi8(by_limb, avx512::load(words));
+        }
+        for (limb, bytes) in avx512::transpose(eights).into_iter().enumerate() {
+            avx512::store(line(limbs, limb * tiles, row), bytes);
+        }
+    }
+}
+
+/// Cuts `words[term][column]` into limb tiles `tiles` tiles apart. In a tile, column `c < 8` is dword `2 c` and column
+/// `8 + c` dword `2 c + 1`: the order in which sums are widened without a shuffle.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn split_right(words: &[u64; TILE_WORDS], tiles: usize, limbs: &mut [u64]) {
+    for (row, words) in words.as_chunks::<{ 4 * SIDE }>().0.iter().enumerate() {
+        // Of four terms and eight columns: in 128-bit lane `l` the limbs of column `2 l` (even) or `2 l + 1` (odd), as
+        // dwords of four terms; limbs 0 to 3, then limbs 4 to 7.
+        let quads = |half: usize| {
+            let eights = words.as_chunks::<8>().0;
+            let [t0, t1, t2, t3] = [0, 2, 4, 6].map(|term| avx512::load(&eights[term + half]));
+            let (even_01, odd_01) = (_mm512_unpacklo_epi8(t0, t1), _mm512_unpackhi_epi8(t0, t1));
+            let (even_23, odd_23) = (_mm512_unpacklo_epi8(t2, t3), _mm512_unpackhi_epi8(t2, t3));
+            [
+                [_mm512_unpacklo_epi16(even_01, even_23), _mm512_unpacklo_epi16(odd_01, odd_23)],
+                [_mm512_unpackhi_epi16(even_01, even_23), _mm512_unpackhi_epi16(odd_01, odd_23)],
+            ]
+        };
+        let (low_columns, high_columns) = (quads(0), quads(1));
+        for part in 0..2 {
+            let [[even_0, odd_0], [even_8, odd_8]] = [low_columns[part], high_columns[part]];
+            let (even_01, even_23) = (_mm512_unpacklo_epi32(even_0, even_8), _mm512_unpackhi_epi32(even_0, even_8));
+            let (odd_01, odd_23) = (_mm512_unpacklo_epi32(odd_0, odd_8), _mm512_unpackhi_epi32(odd_0, odd_8));
+            let four = [
+                _mm512_unpacklo_epi64(even_01, odd_01),
+                _mm512_unpackhi_epi64(even_01, odd_01),
+                _mm512_unpacklo_epi64(even_23, odd_23),
+                _mm512_unpackhi_epi64(even_23, odd_23),
+            ];
+            for (limb, bytes) in (4 * part..).zip(four) {
+                avx512::store(line(limbs, limb * tiles, row), bytes);
+            }
+        }
+    }
+}
+
+/// Row `row` (64 bytes) of tile `tile`.
+#[inline(always)]
+fn line(limbs: &mut [u64], tile: usize, row: usize) -> &mut [u64; 8] {
+    &mut limbs[tile * TILE_BYTES / 8..].as_chunks_mut::<8>().0[row]
+}
+
+/// Sums the limb products of each diagonal over all terms of the panels, for `R` row and `C` column tiles.
+fn sum_diagonals<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &mut Sums) {
+    let blocks = left.len() / (R * TILE_WORDS);
+    assert!(left.len() == blocks * R * TILE_WORDS && right.len() == blocks * C * TILE_WORDS && blocks > 0);
+    for (diagonal, sums) in sums.0.iter_mut().enumerate() {
+        // Limb `i` of the left factor meets limb `diagonal - i` of the right one.
+        let right = right[diagonal * C * TILE_BYTES / 8..].as_ptr();
+        let limbs = diagonal + 1;
+        // SAFETY: the tiles are configured (a `Session` exists). Tile loads read 1 KiB each, at most `limbs * R` tiles from
+        // the start of each block on the left, and as many `C` tiles back from the last limb on the right: all of them
+        // inside the panels by the assertion. The stores fill `sums`, four tiles of 1 KiB.
+        unsafe {
+            match (R, C) {
+                (2, 2) => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    "mov {l}, {left}",
+                    "mov {r}, {right}",
+                    "mov {limb:e}, {limbs:e}",
+                    "3:",
+                    "tileloadd tmm4, [{l} + {row}]",
+                    "tileloadd tmm6, [{r} + {row}]",
+                    "tdpbuud tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{r} + {row} + 1024]",
+                    "tdpbuud tmm1, tmm4, tmm7",
+                    "tileloadd tmm5, [{l} + {row} + 1024]",
+                    "tdpbuud tmm2, tmm5, tmm6",
+                    "tdpbuud tmm3, tmm5, tmm7",
+                    "add {l}, 2048",
+                    "sub {r}, 2048",
+                    "dec {limb:e}",
+                    "jnz 3b",
+                    "add {left}, 16384",
+                    "add {right}, 16384",
+                    "dec {blocks}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {row}], tmm0",
+                    "tilestored [{sums} + {row} + 1024], tmm1",
+                    "tilestored [{sums} + {row} + 2048], tmm2",
+                    "tilestored [{sums} + {row} + 3072], tmm3",
+                    left = inout(reg) left.as_ptr() => _,
+                    right = inout(reg) right => _,
+                    blocks = inout(reg) blocks => _,
+                    limbs = in(reg) limbs,
+                    row = in(reg) 64,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    l = out(reg) _,
+                    r = out(reg) _,
+                    limb = out(reg) _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                ),
+                (2, 1) => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm2",
+                    "2:",
+                    "mov {l}, {left}",
+                    "mov {r}, {right}",
+                    "mov {limb:e}, {limbs:e}",
+                    "3:",
+                    "tileloadd tmm4, [{l} + {row}]",
+                    "tileloadd tmm6, [{r} + {row}]",
+                    "tdpbuud tmm0, tmm4, tmm6",
+                    "tileloadd tmm5, [{l} + {row} + 1024]",
+                    "tdpbuud tmm2, tmm5, tmm6",
+                    "add {l}, 2048",
+                    "sub {r}, 1024",
+                    "dec {limb:e}",
+                    "jnz 3b",
+                    "add {left}, 16384",
+                    "add {right}, 8192",
+                    "dec {blocks}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {row}], tmm0",
+                    "tilestored [{sums} + {row} + 2048], tmm2",
+                    left = inout(reg) left.as_ptr() => _,
+                    right = inout(reg) right => _,
+                    blocks = inout(reg) blocks => _,
+                    limbs = in(reg) limbs,
+                    row = in(reg) 64,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    l = out(reg) _,
+                    r = out(reg) _,
+                    limb = out(reg) _,
+                    out("tmm0") _, out("tmm2") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                    options(nostack),
+                ),
+                (1, 2) => asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "2:",
+                    "mov {l}, {left}",
+                    "mov {r}, {right}",
+                    "mov {limb:e}, {limbs:e}",
+                    "3:",
+                    "tileloadd tmm4, [{l} + {row}]",
+                    "tileloadd tmm6, [{r} + {row}]",
+                    "tdpbuud tmm0, tmm4, tmm6",
+                    "tileloadd tmm7, [{r} + {row} + 1024]",
+                    "tdpbuud tmm1, tmm4, tmm7",
+                    "add {l}, 1024",
+                    "sub {r}, 2048",
+                    "dec {limb:e}",
+                    "jnz 3b",
+                    "add {left}, 8192",
+                    "add {right}, 16384",
+                    "dec {blocks}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {row}], tmm0",
+                    "tilestored [{sums} + {row} + 1024], tmm1",
+                    left = inout(reg) left.as_ptr() => _,
+                    right = inout(reg) right => _,
+                    blocks = inout(reg) blocks => _,
+                    limbs = in(reg) limbs,
+                    row = in(reg) 64,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    l = out(reg) _,
+                    r = out(reg) _,
+                    limb = out(reg) _,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                ),
+                (1, 1) => asm!(
+                    "tilezero tmm0",
+                    "2:",
+                    "mov {l}, {left}",
+                    "mov {r}, {right}",
+                    "mov {limb:e}, {limbs:e}",
+                    "3:",
+                    "tileloadd tmm4, [{l} + {row}]",
+                    "tileloadd tmm6, [{r} + {row}]",
+                    "tdpbuud tmm0, tmm4, tmm6",
+                    "add {l}, 1024",
+                    "sub {r}, 1024",
+                    "dec {limb:e}",
+                    "jnz 3b",
+                    "add {left}, 8192",
+                    "add {right}, 8192",
+                    "dec {blocks}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {row}], tmm0",
+                    left = inout(reg) left.as_ptr() => _,
+                    right = inout(reg) right => _,
+                    blocks = inout(reg) blocks => _,
+                    limbs = in(reg) limbs,
+                    row = in(reg) 64,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    l = out(reg) _,
+                    r = out(reg) _,
+                    limb = out(reg) _,
+                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
+                    options(nostack),
+                ),
+                _ => unreachable!("tiles come in ones and twos"),
+            }
+        }
+    }
+}
+
+/// Adds `sum over s of sums[s] * 2^(8 s)` to the result.
+#[target_feature(enable = "avx512f,avx512dq")]
+fn add_sums(sums: &Sums, mut tile: Tile<'_>) {
+    let (rows, col_tiles) = (tile.rows, tile.col_width / SIDE);
+    for row in 0..rows {
+        let out = tile.row(row);
+        for (col_tile, out) in (0..col_tiles).zip(out.chunks_mut(SIDE)) {
+            let at = 2 * (row / SIDE) + col_tile;
+            let (low, high) = joined(std::array::from_fn(|diagonal| load_sums(&sums.0[diagonal][at][row % SIDE])));
+            let (first, second) = out.split_at_mut(out.len().min(8));
+            avx512::store_part(first, _mm512_add_epi64(avx512::load_part(first), low));
+            avx512::store_part(second, _mm512_add_epi64(avx512::load_part(second), high));
+        }
+    }
+}
+
+/// The sixteen results of a row: columns 0 to 7 come from the even dwords, columns 8 to 15 from the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn joined([c0, c1, c2, c3, c4, c5, c6, c7]: [__m512i; LIMBS]) -> (__m512i, __m512i) {
+    let even = |c: __m512i| _mm512_and_si512(c, _mm512_set1_epi64(0xffff_ffff));
+    let odd = |c: __m512i| _mm512_srli_epi64::<32>(c);
+    // From diagonal 4 on, 32 bits are all that is left.
+    let high = _mm512_add_epi32(
+        _mm512_add_epi32(c4, _mm512_slli_epi32::<8>(c5)),
+        _mm512_add_epi32(_mm512_slli_epi32::<16>(c6), _mm512_slli_epi32::<24>(c7)),
+    );
+    let sum = |c0: __m512i, c1: __m512i, c2: __m512i, c3: __m512i, c4: __m512i| {
+        let low = _mm512_add_epi64(c0, _mm512_slli_epi64::<8>(c1));
+        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(c2), _mm512_slli_epi64::<24>(c3));
+        _mm512_add_epi64(_mm512_add_epi64(low, middle), c4)
+    };
+    let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000u64.cast_signed());
+    (
+        sum(even(c0), even(c1), even(c2), even(c3), _mm512_slli_epi64::<32>(high)),
+        sum(odd(c0), odd(c1), odd(c2), odd(c3), _mm512_and_si512(high, upper)),
+    )
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_sums(sums: &[u32; SIDE]) -> __m512i {
+    // SAFETY: the reference covers 64 bytes; the load needs no alignment.
+    unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) }
+}
