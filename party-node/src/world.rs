@@ -188,18 +188,20 @@ impl Trace {
         self.rounds
     }
 
-    /// The payloads of all messages sent.
+    /// The payloads of all messages sent, channel by channel: programs that run side by side send in any order.
     pub fn messages(&self) -> Vec<Addressed> {
         let mut messages = Vec::new();
         for (to, frame) in &self.frames {
             let mut rest = &frame[..];
             while rest.len() >= MESSAGE_HEADER_BYTES {
                 let len = u32::from_le_bytes(rest[8..12].try_into().expect("four bytes")) as usize;
-                messages.push((*to, rest[MESSAGE_HEADER_BYTES..MESSAGE_HEADER_BYTES + len].to_vec()));
+                let channel = u32::from_le_bytes(rest[..4].try_into().expect("four bytes"));
+                messages.push((channel, (*to, rest[MESSAGE_HEADER_BYTES..MESSAGE_HEADER_BYTES + len].to_vec())));
                 rest = &rest[MESSAGE_HEADER_BYTES + len..];
             }
         }
-        messages
+        messages.sort_by_key(|(channel, _)| *channel);
+        messages.into_iter().map(|(_, message)| message).collect()
     }
 }
 

@@ -207,6 +207,12 @@ impl fmt::Debug for Bits {
 }
 
 impl Bits {
+    /// Which of two dealt entries the bit stands for, packed: the masked bit at the evaluators, who take the entry of
+    /// that number; the mask at the helper, who swaps the entries where it is set.
+    pub(crate) fn selector(&self) -> &[u64] {
+        if self.m.is_empty() { &self.s } else { &self.m }
+    }
+
     /// Exclusive or.
     #[must_use]
     pub fn xor(mut self, other: &Bits) -> Self {
