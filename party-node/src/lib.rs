@@ -2,9 +2,11 @@
 
 pub mod collective;
 pub mod compute;
+pub mod layers;
 pub mod meter;
 pub mod ops;
 pub mod protocol;
+pub mod train;
 pub mod transport;
 #[cfg(any(test, feature = "test-world"))]
 pub mod world;

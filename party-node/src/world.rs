@@ -122,7 +122,7 @@ impl World {
         let device = Arc::new(CpuDevice::new(1));
         let mut party = Party::new(transport, keys, device, meter, self.spec, self.timeout, stop);
         party.record(recorder.clone());
-        let result = program(&party);
+        let result = program(&party).and_then(|output| party.close().map(|()| output));
         let rounds = party.rounds();
         drop(party);
         let frames = std::mem::take(&mut *sent.lock().expect("no holder panics"));

@@ -1,98 +1,127 @@
 //! Element-wise kernels of the protocols: plain loops over words, fused where a pass over memory would cost more.
 
-/// `x += y`.
-pub fn add_assign(x: &mut [u64], y: &[u64]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x = x.wrapping_add(*y);
+use super::cpu::dispatch::multiversion;
+
+multiversion! {
+    /// `x += y`.
+    pub fn add_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = x.wrapping_add(*y);
+        }
     }
 }
 
-/// `x -= y`.
-pub fn sub_assign(x: &mut [u64], y: &[u64]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x = x.wrapping_sub(*y);
+multiversion! {
+    /// `x -= y`.
+    pub fn sub_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = x.wrapping_sub(*y);
+        }
     }
 }
 
-/// `x *= k`.
-pub fn scale(x: &mut [u64], k: u64) {
-    for x in x {
-        *x = x.wrapping_mul(k);
+multiversion! {
+    /// `x *= k`.
+    pub fn scale(x: &mut [u64], k: u64) {
+        for x in x {
+            *x = x.wrapping_mul(k);
+        }
     }
 }
 
-/// `x ^= y`.
-pub fn xor_assign(x: &mut [u64], y: &[u64]) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x ^= y;
+multiversion! {
+    /// `x ^= y`.
+    pub fn xor_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x ^= y;
+        }
     }
 }
 
-/// `x ^= y & z`.
-pub fn xor_and_assign(x: &mut [u64], y: &[u64], z: &[u64]) {
-    for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
-        *x ^= y & z;
+multiversion! {
+    /// `x ^= y & z`.
+    pub fn xor_and_assign(x: &mut [u64], y: &[u64], z: &[u64]) {
+        for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
+            *x ^= y & z;
+        }
     }
 }
 
-/// `x & y`.
-pub fn and(x: &[u64], y: &[u64]) -> Vec<u64> {
-    x.iter().zip(y).map(|(x, y)| x & y).collect()
-}
-
-/// `k (x + c y)(z + c w)`, element by element.
-pub fn product_of_sums(k: u64, c: u64, [x, y]: [&[u64]; 2], [z, w]: [&[u64]; 2]) -> Vec<u64> {
-    let left = x.iter().zip(y).map(|(x, y)| x.wrapping_add(c.wrapping_mul(*y)));
-    let right = z.iter().zip(w).map(|(z, w)| z.wrapping_add(c.wrapping_mul(*w)));
-    left.zip(right).map(|(l, r)| k.wrapping_mul(l).wrapping_mul(r)).collect()
-}
-
-/// Helper of a truncation: from `R = a + b - u` the dealt value `-(R >> shift)` in `u`, and the top bits of `R`.
-pub fn trunc_mask(u: &mut [u64], a: &[u64], b: &[u64], shift: u32) -> Vec<u64> {
-    let rounds = u.iter_mut().zip(a.iter().zip(b));
-    rounds
-        .map(|(u, (a, b))| {
-            let mask = a.wrapping_add(*b).wrapping_sub(*u);
-            *u = (mask >> shift).wrapping_neg();
-            mask >> 63
-        })
-        .collect()
-}
-
-/// Evaluator of a truncation: its addend of the wrap bit, `(1 - msb(w)) dealt + mask mod 2^shift`.
-pub fn trunc_wrap(w: &[u64], dealt: &[u64], mask: &[u64], shift: u32) -> Vec<u64> {
-    let low = (1 << shift) - 1;
-    let words = w.iter().zip(dealt).zip(mask);
-    words.map(|((w, d), m)| ((1 ^ w >> 63).wrapping_mul(*d)).wrapping_add(*m) & low).collect()
-}
-
-/// Evaluator of a truncation: `(w >> shift) - 2^(62-shift) + (wrap << (64-shift))` in `w`.
-pub fn trunc_finish(w: &mut [u64], mine: &[u64], theirs: &[u64], shift: u32) {
-    let offset = 1_u64 << (62 - shift);
-    for (w, (mine, theirs)) in w.iter_mut().zip(mine.iter().zip(theirs)) {
-        let wrap = mine.wrapping_add(*theirs) << (64 - shift);
-        *w = (*w >> shift).wrapping_sub(offset).wrapping_add(wrap);
+multiversion! {
+    /// `x & y`.
+    pub fn and(x: &[u64], y: &[u64]) -> Vec<u64> {
+        x.iter().zip(y).map(|(x, y)| x & y).collect()
     }
 }
 
-/// `x -= mask << by`.
-pub fn sub_shifted(x: &mut [u64], mask: &[u64], by: u32) {
-    for (x, m) in x.iter_mut().zip(mask) {
-        *x = x.wrapping_sub(m << by);
+multiversion! {
+    /// `k (x + c y)(z + c w)`, element by element.
+    pub fn product_of_sums(k: u64, c: u64, left: [&[u64]; 2], right: [&[u64]; 2]) -> Vec<u64> {
+        let ([x, y], [z, w]) = (left, right);
+        let left = x.iter().zip(y).map(|(x, y)| x.wrapping_add(c.wrapping_mul(*y)));
+        let right = z.iter().zip(w).map(|(z, w)| z.wrapping_add(c.wrapping_mul(*w)));
+        left.zip(right).map(|(l, r)| k.wrapping_mul(l).wrapping_mul(r)).collect()
     }
 }
 
-/// `x + y + constant`, in `x`.
-pub fn add_add(x: &mut [u64], y: &[u64], constant: u64) {
-    for (x, y) in x.iter_mut().zip(y) {
-        *x = x.wrapping_add(*y).wrapping_add(constant);
+multiversion! {
+    /// Helper of a truncation: from `R = a + b - u` the dealt value `-(R >> shift)` in `u`, and the top bits of `R`.
+    pub fn trunc_mask(u: &mut [u64], a: &[u64], b: &[u64], shift: u32) -> Vec<u64> {
+        let rounds = u.iter_mut().zip(a.iter().zip(b));
+        rounds
+            .map(|(u, (a, b))| {
+                let mask = a.wrapping_add(*b).wrapping_sub(*u);
+                *u = (mask >> shift).wrapping_neg();
+                mask >> 63
+            })
+            .collect()
     }
 }
 
-/// `x >>= by`, logical.
-pub fn shift_right(x: &mut [u64], by: u32) {
-    for x in x {
-        *x >>= by;
+multiversion! {
+    /// Evaluator of a truncation: its addend of the wrap bit, `(1 - msb(w)) dealt + mask mod 2^shift`.
+    pub fn trunc_wrap(w: &[u64], dealt: &[u64], mask: &[u64], shift: u32) -> Vec<u64> {
+        let low = (1 << shift) - 1;
+        let words = w.iter().zip(dealt).zip(mask);
+        words.map(|((w, d), m)| ((1 ^ w >> 63).wrapping_mul(*d)).wrapping_add(*m) & low).collect()
+    }
+}
+
+multiversion! {
+    /// Evaluator of a truncation: `(w >> shift) - 2^(62-shift) + (wrap << (64-shift))` in `w`.
+    pub fn trunc_finish(w: &mut [u64], mine: &[u64], theirs: &[u64], shift: u32) {
+        let offset = 1_u64 << (62 - shift);
+        for (w, (mine, theirs)) in w.iter_mut().zip(mine.iter().zip(theirs)) {
+            let wrap = mine.wrapping_add(*theirs) << (64 - shift);
+            *w = (*w >> shift).wrapping_sub(offset).wrapping_add(wrap);
+        }
+    }
+}
+
+multiversion! {
+    /// `x -= mask << by`.
+    pub fn sub_shifted(x: &mut [u64], mask: &[u64], by: u32) {
+        for (x, m) in x.iter_mut().zip(mask) {
+            *x = x.wrapping_sub(m << by);
+        }
+    }
+}
+
+multiversion! {
+    /// `x + y + constant`, in `x`.
+    pub fn add_add(x: &mut [u64], y: &[u64], constant: u64) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = x.wrapping_add(*y).wrapping_add(constant);
+        }
+    }
+}
+
+multiversion! {
+    /// `x >>= by`, logical.
+    pub fn shift_right(x: &mut [u64], by: u32) {
+        for x in x {
+            *x >>= by;
+        }
     }
 }
 
@@ -101,51 +130,60 @@ pub fn bit(plane: &[u64], i: usize) -> u64 {
     plane[i / 64] >> (i % 64) & 1
 }
 
-/// One word per bit of a plane: 0 or 1.
-pub fn bits_to_words(plane: &[u64], len: usize) -> Vec<u64> {
-    let mut words = vec![0; len];
-    for (chunk, bits) in words.chunks_mut(64).zip(plane) {
-        for (i, word) in chunk.iter_mut().enumerate() {
-            *word = bits >> i & 1;
+multiversion! {
+    /// One word per bit of a plane: 0 or 1.
+    pub fn bits_to_words(plane: &[u64], len: usize) -> Vec<u64> {
+        let mut words = vec![0; len];
+        for (chunk, bits) in words.chunks_mut(64).zip(plane) {
+            for (i, word) in chunk.iter_mut().enumerate() {
+                *word = bits >> i & 1;
+            }
         }
-    }
-    words
-}
-
-/// `bit * (a + b)`, element by element: what the helper deals for an injection.
-pub fn bit_times_sum(plane: &[u64], a: &[u64], b: &[u64]) -> Vec<u64> {
-    let mut words = vec![0; a.len()];
-    let chunks = words.chunks_mut(64).zip(a.chunks(64)).zip(b.chunks(64)).zip(plane);
-    for (((words, a), b), bits) in chunks {
-        for (i, (word, (a, b))) in words.iter_mut().zip(a.iter().zip(b)).enumerate() {
-            *word = (bits >> i & 1).wrapping_neg() & a.wrapping_add(*b);
-        }
-    }
-    words
-}
-
-/// Evaluator of an injection: `z += m own + (1 - 2m)(t l_b + l_b l_x)` and `t_out += m t`.
-pub fn inject_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], [t, own]: [&[u64]; 2], [lb, lblx]: [&[u64]; 2]) {
-    let (out, inputs) = (z.chunks_mut(64).zip(t_out.chunks_mut(64)), t.chunks(64).zip(own.chunks(64)));
-    let dealt = lb.chunks(64).zip(lblx.chunks(64));
-    for ((((z, t_out), (t, own)), (lb, lblx)), bits) in out.zip(inputs).zip(dealt).zip(m) {
-        for i in 0..z.len() {
-            let m = (bits >> i & 1).wrapping_neg();
-            let selected = t[i].wrapping_mul(lb[i]).wrapping_add(lblx[i]);
-            let signed = (selected ^ m).wrapping_sub(m);
-            z[i] = z[i].wrapping_add(m & own[i]).wrapping_add(signed);
-            t_out[i] = t_out[i].wrapping_add(m & t[i]);
-        }
+        words
     }
 }
 
-/// Evaluator of an injection of public factors: `z += (1 - 2m) k l_b` and `t_out += m k`.
-pub fn inject_public_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], k: u64, lb: &[u64]) {
-    for (i, lb) in lb.iter().enumerate() {
-        let m = bit(m, i).wrapping_neg();
-        let signed = (k.wrapping_mul(*lb) ^ m).wrapping_sub(m);
-        z[i] = z[i].wrapping_add(signed);
-        t_out[i] = t_out[i].wrapping_add(m & k);
+multiversion! {
+    /// `bit * (a + b)`, element by element: what the helper deals for an injection.
+    pub fn bit_times_sum(plane: &[u64], a: &[u64], b: &[u64]) -> Vec<u64> {
+        let mut words = vec![0; a.len()];
+        let chunks = words.chunks_mut(64).zip(a.chunks(64)).zip(b.chunks(64)).zip(plane);
+        for (((words, a), b), bits) in chunks {
+            for (i, (word, (a, b))) in words.iter_mut().zip(a.iter().zip(b)).enumerate() {
+                *word = (bits >> i & 1).wrapping_neg() & a.wrapping_add(*b);
+            }
+        }
+        words
+    }
+}
+
+multiversion! {
+    /// Evaluator of an injection: `z += m own + (1 - 2m)(t l_b + l_b l_x)` and `t_out += m t`.
+    pub fn inject_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], x: [&[u64]; 2], dealt: [&[u64]; 2]) {
+        let ([t, own], [lb, lblx]) = (x, dealt);
+        let (out, inputs) = (z.chunks_mut(64).zip(t_out.chunks_mut(64)), t.chunks(64).zip(own.chunks(64)));
+        let dealt = lb.chunks(64).zip(lblx.chunks(64));
+        for ((((z, t_out), (t, own)), (lb, lblx)), bits) in out.zip(inputs).zip(dealt).zip(m) {
+            for i in 0..z.len() {
+                let m = (bits >> i & 1).wrapping_neg();
+                let selected = t[i].wrapping_mul(lb[i]).wrapping_add(lblx[i]);
+                let signed = (selected ^ m).wrapping_sub(m);
+                z[i] = z[i].wrapping_add(m & own[i]).wrapping_add(signed);
+                t_out[i] = t_out[i].wrapping_add(m & t[i]);
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Evaluator of an injection of public factors: `z += (1 - 2m) k l_b` and `t_out += m k`.
+    pub fn inject_public_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], k: u64, lb: &[u64]) {
+        for (i, lb) in lb.iter().enumerate() {
+            let m = bit(m, i).wrapping_neg();
+            let signed = (k.wrapping_mul(*lb) ^ m).wrapping_sub(m);
+            z[i] = z[i].wrapping_add(signed);
+            t_out[i] = t_out[i].wrapping_add(m & k);
+        }
     }
 }
 
@@ -154,45 +192,49 @@ pub fn packed_bytes(len: usize, bits: u32) -> usize {
     (len * bits as usize).div_ceil(8)
 }
 
-/// Packs the low `bits` bits of every word, little-endian, without gaps.
-pub fn pack(words: &[u64], bits: u32) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(packed_bytes(words.len(), bits) + 8);
-    let (mut pending, mut held) = (0_u128, 0);
-    let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-    for word in words {
-        pending |= u128::from(word & low) << held;
-        held += bits;
-        if held >= 64 {
-            #[allow(clippy::cast_possible_truncation, reason = "the low half leaves now")]
-            bytes.extend_from_slice(&(pending as u64).to_le_bytes());
-            pending >>= 64;
-            held -= 64;
+multiversion! {
+    /// Packs the low `bits` bits of every word, little-endian, without gaps.
+    pub fn pack(words: &[u64], bits: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(packed_bytes(words.len(), bits) + 8);
+        let (mut pending, mut held) = (0_u128, 0);
+        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+        for word in words {
+            pending |= u128::from(word & low) << held;
+            held += bits;
+            if held >= 64 {
+                #[allow(clippy::cast_possible_truncation, reason = "the low half leaves now")]
+                bytes.extend_from_slice(&(pending as u64).to_le_bytes());
+                pending >>= 64;
+                held -= 64;
+            }
         }
+        bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
+        bytes
     }
-    bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
-    bytes
 }
 
-/// Undoes [`pack`]; `bytes` must be [`packed_bytes`] long.
-pub fn unpack(bytes: &[u8], len: usize, bits: u32) -> Vec<u64> {
-    let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-    let (mut pending, mut held) = (0_u128, 0);
-    let mut chunks = bytes.chunks(8);
-    let mut words = Vec::with_capacity(len);
-    for _ in 0..len {
-        if held < bits {
-            let chunk = chunks.next().expect("the length was checked on arrival");
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            pending |= u128::from(u64::from_le_bytes(word)) << held;
-            held += 64;
+multiversion! {
+    /// Undoes [`pack`]; `bytes` must be [`packed_bytes`] long.
+    pub fn unpack(bytes: &[u8], len: usize, bits: u32) -> Vec<u64> {
+        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+        let (mut pending, mut held) = (0_u128, 0);
+        let mut chunks = bytes.chunks(8);
+        let mut words = Vec::with_capacity(len);
+        for _ in 0..len {
+            if held < bits {
+                let chunk = chunks.next().expect("the length was checked on arrival");
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                pending |= u128::from(u64::from_le_bytes(word)) << held;
+                held += 64;
+            }
+            #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
+            words.push(pending as u64 & low);
+            pending >>= bits;
+            held -= bits;
         }
-        #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
-        words.push(pending as u64 & low);
-        pending >>= bits;
-        held -= bits;
+        words
     }
-    words
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod max;
 mod reciprocal;
 mod relu;
 mod sigmoid;
+mod softmax;
 
 pub use clamp::clamp;
 pub use exp::{exp, exp_negative};
@@ -16,6 +17,7 @@ pub use max::{argmax, maximum, row_max};
 pub use reciprocal::{divide_bounded, reciprocal_bounded};
 pub use relu::{relu, relu_backward};
 pub use sigmoid::{sigmoid, tanh};
+pub use softmax::softmax;
 
 use crate::protocol::Bits;
 

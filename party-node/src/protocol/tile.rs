@@ -99,7 +99,19 @@ impl Party {
         F: Future<Output = Result<T, ProtocolError>> + 'p,
         T: 'p,
     {
-        let ranges = tile_ranges(rows, width);
+        self.run_in(&tile_ranges(rows, width), program)
+    }
+
+    /// As [`Party::run_rows`], on ranges of the caller's choice.
+    pub fn run_in<'p, T, F>(
+        &'p self,
+        ranges: &[std::ops::Range<usize>],
+        program: impl Fn(Tile<'p>, std::ops::Range<usize>) -> F,
+    ) -> Result<Vec<T>, ProtocolError>
+    where
+        F: Future<Output = Result<T, ProtocolError>> + 'p,
+        T: 'p,
+    {
         let helpers: Vec<_> = (0..ranges.len()).map(|i| PartyId::ALL[i % 3]).collect();
         self.run(&helpers, |tile, i| program(tile, ranges[i].clone()))
     }
@@ -134,6 +146,15 @@ const TILE_ELEMENTS_MAX: usize = 1 << 15;
 /// are fewer rows than that.
 pub fn tile_ranges(rows: usize, width: usize) -> Vec<std::ops::Range<usize>> {
     let tiles = 3 * (rows * width).div_ceil(3 * TILE_ELEMENTS_MAX).max(1);
+    cut(rows, tiles)
+}
+
+/// Rows `0..rows` in three near-equal ranges, or fewer if there are fewer rows: a batch for a network.
+pub fn split_in_three(rows: usize) -> Vec<std::ops::Range<usize>> {
+    cut(rows, 3)
+}
+
+fn cut(rows: usize, tiles: usize) -> Vec<std::ops::Range<usize>> {
     let tiles = tiles.min(rows);
     (0..tiles).map(|i| rows * i / tiles..rows * (i + 1) / tiles).collect()
 }

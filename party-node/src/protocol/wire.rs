@@ -82,7 +82,8 @@ impl Wire {
     pub(super) fn pump(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
         let (from, frame) = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout))?;
         self.unpack(meter, from, &frame)?;
-        while let Some((from, frame)) = self.transport.try_recv()? {
+        // That a peer has left since matters only if something of it is still missing; then the next wait says so.
+        while let Ok(Some((from, frame))) = self.transport.try_recv() {
             self.unpack(meter, from, &frame)?;
         }
         Ok(())

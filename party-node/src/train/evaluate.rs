@@ -1,0 +1,204 @@
+//! Evaluation on shares: only the metrics that the reveal policy names are computed, and only they are opened.
+
+use shared::job::Reveal;
+use shared::model::{Loss, Model};
+use shared::share::Share;
+
+use super::PartyData;
+use super::optimiser::append;
+use crate::layers::Network;
+use crate::ops::{argmax, divide_bounded};
+use crate::protocol::{
+    DoubledPartial, Party, ProtocolError, Term, Tile, TileShare, inject_sum, mul_doubled, open, sign, split_in_three,
+    trunc, trunc_floor,
+};
+
+/// Test rows that pass through the network at a time.
+const ROWS_AT_ONCE: usize = 1536;
+/// Score pairs that are compared at a time.
+const PAIRS_AT_ONCE: usize = 1 << 20;
+
+/// Opens the allowed metrics of a model on the test rows.
+pub(super) fn evaluate(
+    party: &Party,
+    model: &Model,
+    parameters: &Share,
+    data: &PartyData,
+    policy: &[Reveal],
+) -> Result<Vec<(Reveal, f64)>, ProtocolError> {
+    let rows = data.test_x.len() / model.inputs;
+    let mut opened = Vec::new();
+    if rows == 0 || policy.is_empty() {
+        return Ok(opened);
+    }
+    let scores = scores(party, model, parameters, &data.test_x, rows)?;
+    let targets = &data.test_y;
+    for &reveal in policy {
+        let metric = match (reveal, model.loss) {
+            (Reveal::TestAccuracy, Loss::BinaryCrossEntropy) => binary_hits(party, &scores, targets)?,
+            (Reveal::TestAccuracy, Loss::SoftmaxCrossEntropy) => class_hits(party, &scores, targets, model.outputs())?,
+            (Reveal::TestAuroc, Loss::BinaryCrossEntropy) => auroc(party, &scores, targets)?,
+            (Reveal::TestLoss, Loss::MeanSquared) => squared_error(party, &scores, targets, rows)?,
+            _ => continue,
+        };
+        opened.push((reveal, open_metric(party, &metric)?));
+    }
+    Ok(opened)
+}
+
+/// Opens one number to all parties, and counts it.
+fn open_metric(party: &Party, metric: &Share) -> Result<f64, ProtocolError> {
+    party.meter().counters().reveals.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let opened = on_one_tile(party, |tile| async move { open(&tile, &tile.enter(metric, 0..1)).await })?;
+    Ok(party.fixed().decode(opened[0]))
+}
+
+fn on_one_tile<'p, T: 'p, F>(party: &'p Party, program: impl Fn(Tile<'p>) -> F) -> Result<T, ProtocolError>
+where
+    F: Future<Output = Result<T, ProtocolError>> + 'p,
+{
+    let mut results = party.run_in(&split_in_three(1), |tile, _| program(tile))?;
+    Ok(results.pop().expect("one tile, one result"))
+}
+
+/// Raw scores of all rows, in shares.
+fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usize) -> Result<Share, ProtocolError> {
+    let (inputs, network) = (model.inputs, Network::new(model, parameters));
+    let mut scores = Share::default();
+    for start in (0..rows).step_by(ROWS_AT_ONCE) {
+        let count = ROWS_AT_ONCE.min(rows - start);
+        let pieces = party.run_in(&split_in_three(count), |tile, rows| async move {
+            let x = tile.enter(x, (start + rows.start) * inputs..(start + rows.end) * inputs);
+            let (scores, _) = network.forward(&tile, x, rows.len()).await?;
+            Ok(tile.leave(scores))
+        })?;
+        pieces.into_iter().for_each(|piece| append(&mut scores, piece));
+    }
+    Ok(scores)
+}
+
+/// Adds up shares of one element.
+fn total(pieces: &[Share]) -> Share {
+    let sum = |part: fn(&Share) -> u64| vec![pieces.iter().map(part).fold(0, u64::wrapping_add)];
+    Share { first: sum(|p| p.first[0]), second: sum(|p| p.second[0]) }
+}
+
+fn sum(x: &TileShare) -> TileShare {
+    x.map(|x| vec![x.iter().copied().fold(0, u64::wrapping_add)])
+}
+
+/// The share of rows on the right side of zero. Divided by the public number of rows, so that it opens as a ratio.
+fn binary_hits(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
+    let one = party.fixed().constant(1.0);
+    let hits = party.run_rows(scores.len(), 1, |tile, range| async move {
+        let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
+        // b (2y - 1) + (1 - y)
+        let positive = sign(&tile, &scores).await?;
+        let signed = targets.clone().times(2).plus_public(&tile, one.wrapping_neg());
+        let chosen = inject_sum(&tile, &[Term::Share(&positive, &signed, None)], scores.len()).await?;
+        let hits = chosen.minus(&targets).plus_public(&tile, one);
+        Ok(tile.leave(sum(&hits)))
+    })?;
+    ratio(party, &total(&hits), scores.len())
+}
+
+/// The share of rows whose largest score is that of their class.
+fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Result<Share, ProtocolError> {
+    let rows = scores.len() / cols;
+    let hits = party.run_rows(rows, cols * cols, |tile, range| async move {
+        let range = range.start * cols..range.end * cols;
+        let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
+        let planes = argmax(&tile, &scores, cols).await?;
+        let column = |i: usize| targets.map(|y| y.iter().skip(i).step_by(cols).copied().collect());
+        let columns: Vec<TileShare> = (0..cols).map(column).collect();
+        let terms: Vec<_> = planes.iter().zip(&columns).map(|(bits, y)| Term::Share(bits, y, None)).collect();
+        let hits = inject_sum(&tile, &terms, scores.len() / cols).await?;
+        Ok(tile.leave(sum(&hits)))
+    })?;
+    ratio(party, &total(&hits), rows)
+}
+
+/// A sum divided by a public count, rounded down exactly: what is opened then is the ratio and nothing else.
+fn ratio(party: &Party, sum: &Share, count: usize) -> Result<Share, ProtocolError> {
+    // Half a unit of the count's reciprocal goes on top, so that rounding down cannot drop a whole unit.
+    const SHIFT: u32 = 30;
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "positive and below 2^30"
+    )]
+    let reciprocal = (f64::from(1_u32 << SHIFT) / count as f64).round() as u64;
+    on_one_tile(party, |tile| async move {
+        let scaled = DoubledPartial::from_share(&tile, &tile.enter(sum, 0..1), reciprocal);
+        Ok(tile.leave(trunc_floor(&tile, scaled, SHIFT + 1).await?))
+    })
+}
+
+/// Mean squared error.
+fn squared_error(party: &Party, scores: &Share, targets: &Share, rows: usize) -> Result<Share, ProtocolError> {
+    let fraction = party.fixed().bits();
+    let sums = party.run_rows(scores.len(), 1, |tile, range| async move {
+        let error = tile.enter(scores, range.clone()).minus(&tile.enter(targets, range));
+        let mut squares = mul_doubled(&tile, &error, &error);
+        let sum = squares.addends().iter().copied().fold(0, u64::wrapping_add);
+        Ok(tile.leave(trunc(&tile, DoubledPartial(vec![sum]), fraction + 1).await?))
+    })?;
+    ratio(party, &total(&sums), rows)
+}
+
+/// Area under the ROC curve.
+///
+/// With `P` positives, `N` negatives and `b_ij = [s_i >= s_j]`, ties counting half:
+/// `area = 1/2 + D / (2 P N)` for `D = sum over i != j of b_ij (y_i - y_j)`: one comparison and one injection per pair.
+fn auroc(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
+    let rows = scores.len();
+    let mut excess = Vec::new();
+    let block = (PAIRS_AT_ONCE / rows).max(1);
+    for start in (0..rows).step_by(block) {
+        let count = block.min(rows - start);
+        excess.extend(party.run_rows(count, rows, |tile, range| async move {
+            let (scores, targets) = (tile.enter(scores, 0..rows), tile.enter(targets, 0..rows));
+            let pairs = |x: &[u64]| -> Vec<u64> {
+                let of = |i: usize| (0..rows).filter(move |&j| j != i).map(move |j| x[i].wrapping_sub(x[j]));
+                range.clone().flat_map(|i| of(start + i)).collect()
+            };
+            let ahead = sign(&tile, &scores.map(pairs)).await?;
+            let signed = targets.map(pairs);
+            let counted = inject_sum(&tile, &[Term::Share(&ahead, &signed, None)], signed.len()).await?;
+            Ok(tile.leave(sum(&counted)))
+        })?);
+    }
+    let excess = total(&excess);
+    on_one_tile(party, |tile| {
+        let excess = &excess;
+        async move {
+            let positives = sum(&tile.enter(targets, 0..rows));
+            area(&tile, &tile.enter(excess, 0..1), &positives, rows).await.map(|area| tile.leave(area))
+        }
+    })
+}
+
+/// `1/2 + D / (2 P N)`, with `D` and `P N` first brought to the scale of `rows^2 / 4`.
+async fn area(
+    tile: &Tile<'_>,
+    excess: &TileShare,
+    positives: &TileShare,
+    rows: usize,
+) -> Result<TileShare, ProtocolError> {
+    let fixed = tile.party().fixed();
+    let f = fixed.bits();
+    #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
+    let n = rows as f64;
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and below 2^41")]
+    let reciprocal = |of: f64, shift: i32| (2_f64.powi(shift) / of).round() as u64;
+    let scaled = trunc(tile, DoubledPartial::from_share(tile, excess, reciprocal(n * n / 4.0, 40)), 41).await?;
+    let share = trunc(tile, DoubledPartial::from_share(tile, positives, reciprocal(n, 30)), 31).await?;
+    let rest = share.clone().times(u64::MAX).plus_public(tile, fixed.constant(1.0));
+    // 4 p (1 - p), with two bits fewer dropped.
+    let pairs = trunc(tile, mul_doubled(tile, &share, &rest), f - 1).await?;
+    let half = divide_bounded(tile, &scaled, &pairs.times(16), 1, 16.0).await?.times(16);
+    // (1 + D / PN) / 2: the half is exact in one more fraction bit, so drop a bit without rounding noise.
+    let doubled = half.plus_public(tile, fixed.constant(1.0));
+    trunc_floor(tile, DoubledPartial::from_share(tile, &doubled, 1), 2).await
+}

@@ -1,0 +1,277 @@
+//! One lane from its first batch to the opened metrics.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use shared::job::{JobSpec, Training, Work};
+use shared::share::Share;
+use shared::wire::Calibration;
+
+use super::evaluate::evaluate;
+use super::optimiser::Optimiser;
+use super::{LaneError, LaneOutcome, LaneSetup, PartyData, bench};
+use crate::collective::{Collective, shard_range};
+use crate::layers::{Network, loss_gradient};
+use crate::meter::{Meter, Phase, Snapshot};
+use crate::protocol::{Party, ProtocolError, split_in_three};
+
+/// Runs a lane of a job to its end: calibration, training, evaluation, goodbye.
+pub fn run_lane(setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
+    let LaneSetup { job, lane: _, transport, keys, device, collective, data, counters, stop, progress } = setup;
+    let timeout = Duration::from_secs(job.peer_timeout_seconds.into());
+    let meter = Meter::new(counters);
+    let party = Party::new(transport, keys, device, meter, job.protocol, timeout, stop);
+    let mut lane = LaneRun { party, collective, progress, step: None };
+    let outcome = lane.work(&job, data.as_ref());
+    if outcome.is_err() {
+        lane.collective.abort();
+    }
+    let outcome = outcome?;
+    lane.party.meter().switch(Phase::Idle);
+    lane.party.close().map_err(|source| LaneError::Peer { step: lane.step, source })?;
+    Ok(outcome)
+}
+
+/// A lane at work.
+struct LaneRun {
+    party: Party,
+    collective: Box<dyn Collective>,
+    progress: Box<dyn Fn(usize, usize) + Send>,
+    step: Option<usize>,
+}
+
+/// Which lanes take part in a step.
+#[derive(Clone, Copy, PartialEq)]
+enum Team {
+    /// This lane computes the whole batch by itself.
+    Alone,
+    /// All lanes share the batch.
+    All,
+}
+
+impl LaneRun {
+    fn work(&mut self, job: &Arc<JobSpec>, data: Option<&Arc<PartyData>>) -> Result<LaneOutcome, LaneError> {
+        match (&job.work, data) {
+            (Work::Train(training), Some(data)) => self.train(job, training, data),
+            (Work::Train(_), None) => Err(LaneError::Job("a training job came without data".into())),
+            (Work::Bench(micro), _) => {
+                bench::run(&self.party, *micro, self.collective.rank(), self.collective.size(), &job.reveal)
+                    .map_err(|source| self.peer(source))
+            }
+        }
+    }
+
+    fn train(&mut self, job: &JobSpec, training: &Training, data: &PartyData) -> Result<LaneOutcome, LaneError> {
+        let first = self.collective.rank() == 0;
+        let mut parameters = initial_share(&self.party, training);
+        let calibration = self.calibrate(training, data, &parameters)?;
+        let before = self.snapshot();
+        let start = Instant::now();
+        let mut optimiser = self.optimiser(training, Team::All);
+        let steps = training.train.steps(training.train_rows);
+        let steps = training.max_steps.map_or(steps, |max| steps.min(max));
+        let mut outcome = LaneOutcome { calibration, ..LaneOutcome::default() };
+        let mut done = 0;
+        'epochs: for epoch in 0..training.train.epochs {
+            for batch in training.train.batches(epoch, training.train_rows) {
+                if done == steps {
+                    break 'epochs;
+                }
+                self.step = Some(done);
+                let begun = Instant::now();
+                let lr = training.train.learning_rate(epoch);
+                parameters = self.step(training, data, &parameters, &mut optimiser, &batch, lr, Team::All)?;
+                outcome.step_seconds.push(begun.elapsed().as_secs_f64());
+                done += 1;
+                self.count(batch.len());
+                if first {
+                    (self.progress)(done, steps);
+                }
+            }
+        }
+        outcome.train_seconds = start.elapsed().as_secs_f64();
+        outcome.during = difference(self.snapshot(), before);
+        if first {
+            let opened = evaluate(&self.party, &training.model, &parameters, data, &job.reveal);
+            outcome.opened = opened.map_err(|source| self.peer(source))?;
+            outcome.parameters = Some(parameters);
+        }
+        Ok(outcome)
+    }
+
+    /// One training step: this lane's slice of the batch, the sum over the lanes, the update of this lane's shard.
+    #[allow(clippy::too_many_arguments, reason = "a step is exactly what these name")]
+    fn step(
+        &mut self,
+        training: &Training,
+        data: &PartyData,
+        parameters: &Share,
+        optimiser: &mut Optimiser,
+        batch: &[usize],
+        lr: f64,
+        team: Team,
+    ) -> Result<Share, LaneError> {
+        let (rank, size) = self.place(team);
+        self.party.meter().switch(Phase::Compute);
+        let slice = &batch[shard_range(batch.len(), rank, size)];
+        let gradient = gradient(&self.party, training, data, parameters, slice).map_err(|source| self.peer(source))?;
+        if size == 1 {
+            let updated = optimiser.update(&self.party, &gradient, parameters, lr, batch.len());
+            return updated.map_err(|source| self.peer(source));
+        }
+        let mut shard = Vec::new();
+        self.among_lanes(8 * gradient.len(), |lanes| lanes.reduce_scatter(&gradient, &mut shard))?;
+        let range = shard_range(parameters.len(), rank, size);
+        let own = Share { first: parameters.first[range.clone()].to_vec(), second: parameters.second[range].to_vec() };
+        let updated = optimiser.update(&self.party, &shard, &own, lr, batch.len());
+        let updated = updated.map_err(|source| self.peer(source))?;
+        let len = parameters.len();
+        self.among_lanes(16 * len, |lanes| {
+            Ok(Share { first: lanes.all_gather(&updated.first, len)?, second: lanes.all_gather(&updated.second, len)? })
+        })
+    }
+
+    /// Measures a step of one lane against a step of all lanes, on the same batch and on a batch for each.
+    fn calibrate(
+        &mut self,
+        training: &Training,
+        data: &PartyData,
+        parameters: &Share,
+    ) -> Result<Option<Calibration>, LaneError> {
+        if training.calibration_steps == 0 || self.collective.size() == 1 {
+            return Ok(None);
+        }
+        let batch: Vec<usize> = (0..training.train.batch).map(|i| i % training.train_rows).collect();
+        let weak_batch = batch.repeat(self.collective.size());
+        let compute = Phase::Compute as usize;
+        let before = self.snapshot().phase_seconds[compute];
+        let mut one_lane = 0.0;
+        if self.collective.rank() == 0 {
+            one_lane = self.time_steps(training, data, parameters, &batch, Team::Alone)?;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a handful of steps")]
+        let one_lane_compute =
+            (self.snapshot().phase_seconds[compute] - before) / (training.calibration_steps + 1) as f64;
+        self.among_lanes(0, |lanes| lanes.barrier())?;
+        let strong = self.time_steps(training, data, parameters, &batch, Team::All)?;
+        let weak = self.time_steps(training, data, parameters, &weak_batch, Team::All)?;
+        Ok(Some(Calibration { one_lane, strong, weak, one_lane_compute }))
+    }
+
+    /// Median seconds of a step on a fixed batch, after one to warm up; the results are thrown away.
+    fn time_steps(
+        &mut self,
+        training: &Training,
+        data: &PartyData,
+        parameters: &Share,
+        batch: &[usize],
+        team: Team,
+    ) -> Result<f64, LaneError> {
+        let mut optimiser = self.optimiser(training, team);
+        let mut seconds = Vec::with_capacity(training.calibration_steps);
+        for i in 0..=training.calibration_steps {
+            let begun = Instant::now();
+            self.step(training, data, parameters, &mut optimiser, batch, training.train.lr, team)?;
+            if i > 0 {
+                seconds.push(begun.elapsed().as_secs_f64());
+            }
+        }
+        seconds.sort_by(f64::total_cmp);
+        Ok(seconds[seconds.len() / 2])
+    }
+
+    fn place(&self, team: Team) -> (usize, usize) {
+        if team == Team::Alone { (0, 1) } else { (self.collective.rank(), self.collective.size()) }
+    }
+
+    fn optimiser(&self, training: &Training, team: Team) -> Optimiser {
+        let (rank, size) = self.place(team);
+        Optimiser::new(training.train.clone(), training.model.parameters(), rank, size)
+    }
+
+    fn among_lanes<T>(
+        &mut self,
+        bytes: usize,
+        work: impl FnOnce(&mut dyn Collective) -> Result<T, crate::collective::CollectiveError>,
+    ) -> Result<T, LaneError> {
+        let step = self.step;
+        let Self { party, collective, .. } = self;
+        party.meter().counters().allreduce_bytes.fetch_add(bytes as u64, Relaxed);
+        party
+            .meter()
+            .within(Phase::Allreduce, || work(&mut **collective))
+            .map_err(|source| LaneError::Collective { step, source })
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        // Close the running phase, so that the counters are up to date.
+        let meter = self.party.meter();
+        meter.switch(Phase::Compute);
+        meter.counters().snapshot()
+    }
+
+    fn count(&self, samples: usize) {
+        let counters = self.party.meter().counters();
+        counters.steps.fetch_add(1, Relaxed);
+        counters.samples.fetch_add(samples as u64, Relaxed);
+    }
+
+    fn peer(&self, source: ProtocolError) -> LaneError {
+        LaneError::Peer { step: self.step, source }
+    }
+}
+
+/// The public initial parameters as a sharing: all of it in component 0, no randomness needed.
+fn initial_share(party: &Party, training: &Training) -> Share {
+    let fixed = party.fixed();
+    let initial = training.model.initial_parameters(training.train.seed);
+    let words: Vec<u64> = initial.iter().map(|&w| fixed.constant(w)).collect();
+    let zeros = vec![0; words.len()];
+    match party.me().index() {
+        0 => Share { first: words, second: zeros },
+        1 => Share { first: zeros.clone(), second: zeros },
+        _ => Share { first: zeros, second: words },
+    }
+}
+
+/// An additive sharing of twice the gradient, summed over the samples of this lane's slice.
+fn gradient(
+    party: &Party,
+    training: &Training,
+    data: &PartyData,
+    parameters: &Share,
+    slice: &[usize],
+) -> Result<Vec<u64>, ProtocolError> {
+    let model = &training.model;
+    let (inputs, outputs) = (model.inputs, model.outputs());
+    let (x, y) = party
+        .meter()
+        .within(Phase::Data, || (gather(&data.train_x, slice, inputs), gather(&data.train_y, slice, outputs)));
+    let (network, sum) = (Network::new(model, parameters), RefCell::new(vec![0; model.parameters()]));
+    let (x, y, into) = (&x, &y, &sum);
+    party.run_in(&split_in_three(slice.len()), |tile, rows| async move {
+        let features = tile.enter(x, rows.start * inputs..rows.end * inputs);
+        let targets = tile.enter(y, rows.start * outputs..rows.end * outputs);
+        let (scores, caches) = network.forward(&tile, features, rows.len()).await?;
+        let gradient = loss_gradient(&tile, model.loss, scores, &targets, outputs).await?;
+        network.backward(&tile, caches, gradient, rows.len(), into).await
+    })?;
+    Ok(sum.into_inner())
+}
+
+/// Rows of a shared matrix.
+fn gather(share: &Share, rows: &[usize], width: usize) -> Share {
+    let pick = |words: &[u64]| rows.iter().flat_map(|&row| &words[row * width..(row + 1) * width]).copied().collect();
+    Share { first: pick(&share.first), second: pick(&share.second) }
+}
+
+/// What happened between two snapshots.
+pub(super) fn difference(after: Snapshot, before: Snapshot) -> Snapshot {
+    Snapshot {
+        phase_seconds: std::array::from_fn(|i| after.phase_seconds[i] - before.phase_seconds[i]),
+        rounds: after.rounds - before.rounds,
+        sent_bytes: after.sent_bytes - before.sent_bytes,
+    }
+}

@@ -1,0 +1,99 @@
+//! Training of one lane: batches, steps, the sum of gradients over the lanes, evaluation. Knows no processes.
+
+mod bench;
+mod evaluate;
+mod lane;
+mod optimiser;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use shared::ids::Lane;
+use shared::job::{JobSpec, Reveal};
+use shared::share::Share;
+use shared::wire::Calibration;
+
+pub use lane::run_lane;
+
+use crate::collective::{Collective, CollectiveError};
+use crate::compute::Compute;
+use crate::meter::{LaneCounters, Snapshot};
+use crate::protocol::{PairKeys, ProtocolError};
+use crate::transport::Transport;
+
+/// A party's shares of the data: row-major features and targets.
+pub struct PartyData {
+    /// Training rows.
+    pub train_x: Share,
+    /// Their targets.
+    pub train_y: Share,
+    /// Test rows.
+    pub test_x: Share,
+    /// Their targets.
+    pub test_y: Share,
+}
+
+/// What a lane needs.
+pub struct LaneSetup {
+    /// The agreed job.
+    pub job: Arc<JobSpec>,
+    /// Which lane.
+    pub lane: Lane,
+    /// To the same lane of the two other parties.
+    pub transport: Box<dyn Transport>,
+    /// Fresh keys of this lane and epoch.
+    pub keys: PairKeys,
+    /// Where it computes.
+    pub device: Arc<dyn Compute>,
+    /// To the other lanes of this party.
+    pub collective: Box<dyn Collective>,
+    /// The party's data; training jobs only.
+    pub data: Option<Arc<PartyData>>,
+    /// What `/metrics` and the report read.
+    pub counters: Arc<LaneCounters>,
+    /// Set when the job must stop.
+    pub stop: Arc<AtomicBool>,
+    /// Called with the steps done and the steps in all, by lane 0.
+    pub progress: Box<dyn Fn(usize, usize) + Send>,
+}
+
+/// What a lane brings back.
+#[derive(Debug, Default)]
+pub struct LaneOutcome {
+    /// Values opened under the reveal policy (lane 0).
+    pub opened: Vec<(Reveal, f64)>,
+    /// Wall seconds of each training step or timed repetition.
+    pub step_seconds: Vec<f64>,
+    /// Wall seconds of all of them.
+    pub train_seconds: f64,
+    /// Phases, rounds and bytes during them.
+    pub during: Snapshot,
+    /// Speed of one lane and of all (lane 0).
+    pub calibration: Option<Calibration>,
+    /// This party's share of the trained model (lane 0).
+    pub parameters: Option<Share>,
+}
+
+/// Why a lane gave up.
+#[derive(Debug, thiserror::Error)]
+pub enum LaneError {
+    /// A peer is gone, late, or broke the protocol.
+    #[error("{source}")]
+    Peer {
+        /// Training step; `None` before the first.
+        step: Option<usize>,
+        /// What happened.
+        source: ProtocolError,
+    },
+    /// Another lane of this party is gone or late.
+    #[error("{source}")]
+    Collective {
+        /// Training step; `None` before the first.
+        step: Option<usize>,
+        /// What happened.
+        source: CollectiveError,
+    },
+    /// The job asks for something that the shares cannot give.
+    #[error("{0}")]
+    Job(String),
+}

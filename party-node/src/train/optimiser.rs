@@ -1,0 +1,162 @@
+//! Stochastic gradient descent on shares. Products with public rates are folded into the truncation of the gradient.
+
+use shared::model::TrainSpec;
+use shared::share::Share;
+
+use crate::collective::shard_range;
+use crate::ops::clamp;
+use crate::protocol::{DoubledPartial, Party, ProtocolError, Tile, TileShare, trunc};
+
+/// Significant bits of a public rate.
+const RATE_BITS: i32 = 11;
+/// Most bits by which rates widen a truncation; leaves room for steps up to 2^(29-24).
+const RATE_SHIFT_MAX: i32 = 24;
+
+/// Optimiser state of one lane: it updates one shard of the parameters and holds that shard's momentum.
+pub(super) struct Optimiser {
+    spec: TrainSpec,
+    /// `lr` times PyTorch's momentum buffer, of this lane's shard.
+    momentum: Option<Share>,
+    last_lr: f64,
+}
+
+/// Public rates as integers over a power of two.
+#[derive(Debug, PartialEq, Clone)]
+struct Rates {
+    integers: Vec<u64>,
+    shift: u32,
+}
+
+impl Rates {
+    /// Keeps at least [`RATE_BITS`] bits of every rate if [`RATE_SHIFT_MAX`] allows.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "shift lies in 0..=24")]
+    fn new(rates: &[f64]) -> Self {
+        let smallest = rates.iter().filter(|rate| **rate != 0.0).map(|rate| rate.abs().log2().floor() as i32).min();
+        let shift = (RATE_BITS - smallest.unwrap_or(RATE_BITS)).clamp(0, RATE_SHIFT_MAX);
+        let integers: Vec<i64> = rates.iter().map(|rate| (rate * f64::from(1_u32 << shift)).round() as i64).collect();
+        let spare = integers.iter().map(|i| i.trailing_zeros()).min().unwrap_or(0).min(shift as u32);
+        Self { integers: integers.iter().map(|i| (i >> spare).cast_unsigned()).collect(), shift: shift as u32 - spare }
+    }
+}
+
+impl Optimiser {
+    pub(super) fn new(spec: TrainSpec, parameters: usize, rank: usize, size: usize) -> Self {
+        let shard = shard_range(parameters, rank, size).len();
+        let momentum = (spec.momentum > 0.0).then(|| Share::zeros(shard));
+        Self { last_lr: spec.lr, spec, momentum }
+    }
+
+    /// Updates a shard of parameters. `gradient` is an additive sharing of twice the gradient summed over `batch`
+    /// samples, with twice the fraction bits.
+    pub(super) fn update(
+        &mut self,
+        party: &Party,
+        gradient: &[u64],
+        weights: &Share,
+        lr: f64,
+        batch: usize,
+    ) -> Result<Share, ProtocolError> {
+        let (spec, momentum, last_lr) = (&self.spec, self.momentum.as_ref(), self.last_lr);
+        let pieces = party.run_rows(gradient.len(), 1, |tile, range| async move {
+            let piece = Piece {
+                gradient: DoubledPartial(gradient[range.clone()].to_vec()),
+                weights: tile.enter(weights, range.clone()),
+                momentum: momentum.map(|momentum| tile.enter(momentum, range)),
+            };
+            let (weights, momentum) = piece.update(&tile, spec, lr, last_lr, batch).await?;
+            Ok((tile.leave(weights), momentum.map(|momentum| tile.leave(momentum))))
+        })?;
+        self.last_lr = lr;
+        let mut updated = Share::default();
+        let mut new_momentum = Share::default();
+        for (weights, momentum) in pieces {
+            append(&mut updated, weights);
+            append(&mut new_momentum, momentum.unwrap_or_default());
+        }
+        self.momentum = self.momentum.is_some().then_some(new_momentum);
+        Ok(updated)
+    }
+}
+
+/// Adds a piece at the end of a share.
+pub(super) fn append(share: &mut Share, piece: Share) {
+    share.first.extend(piece.first);
+    share.second.extend(piece.second);
+}
+
+/// What one tile updates.
+struct Piece {
+    gradient: DoubledPartial,
+    weights: TileShare,
+    momentum: Option<TileShare>,
+}
+
+impl Piece {
+    async fn update(
+        self,
+        tile: &Tile<'_>,
+        spec: &TrainSpec,
+        lr: f64,
+        last_lr: f64,
+        batch: usize,
+    ) -> Result<(TileShare, Option<TileShare>), ProtocolError> {
+        let n = self.gradient.len();
+        #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 samples")]
+        let batch = batch as f64;
+        let (gradient, per_sample) = match spec.clip {
+            None => (self.gradient, 1.0 / batch),
+            Some(limit) => (clipped(tile, self.gradient, batch, limit).await?, 1.0),
+        };
+        let (mu, carried) = (spec.momentum, if self.momentum.is_some() { spec.momentum * lr / last_lr } else { 0.0 });
+        // Of the gradient, the weights, and the momentum: first for the new momentum, then for Nesterov's step.
+        let once = [lr * per_sample, lr * spec.weight_decay, carried];
+        let nesterov = [once[0] * (1.0 + mu), once[1] * (1.0 + mu), mu * carried];
+        let looks_ahead = spec.nesterov && self.momentum.is_some();
+        let rates = Rates::new(&[&once[..], if looks_ahead { &nesterov[..] } else { &[] }].concat());
+        let fraction = tile.party().fixed().bits();
+        let mut sum = DoubledPartial(vec![]);
+        for rates in rates.integers.chunks(3) {
+            let mut one = gradient.clone().times(rates[0]);
+            if rates[1] != 0 {
+                one = one.plus(&DoubledPartial::from_share(tile, &self.weights, rates[1] << fraction));
+            }
+            if let (Some(momentum), true) = (&self.momentum, rates[2] != 0) {
+                one = one.plus(&DoubledPartial::from_share(tile, momentum, rates[2] << fraction));
+            }
+            sum.0.extend(one.0);
+        }
+        let steps = trunc(tile, sum, fraction + 1 + rates.shift).await?;
+        let momentum = self.momentum.is_some().then(|| steps.slice(0..n));
+        let step = if looks_ahead { steps.slice(n..2 * n) } else { steps.slice(0..n) };
+        Ok((self.weights.minus(&step), momentum))
+    }
+}
+
+/// The averaged gradient, limited to `+-limit`, again as a doubled partial.
+async fn clipped(
+    tile: &Tile<'_>,
+    gradient: DoubledPartial,
+    batch: f64,
+    limit: f64,
+) -> Result<DoubledPartial, ProtocolError> {
+    let (fixed, rates) = (tile.party().fixed(), Rates::new(&[1.0 / batch]));
+    let mean = trunc(tile, gradient.times(rates.integers[0]), fixed.bits() + 1 + rates.shift).await?;
+    let limit = fixed.constant(limit).cast_signed();
+    let limited = clamp(tile, &mean, -limit, limit).await?;
+    Ok(DoubledPartial::from_share(tile, &limited, 1 << fixed.bits()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_keep_their_leading_bits() {
+        assert_eq!(Rates::new(&[0.5 / 64.0]), Rates { integers: vec![1], shift: 7 });
+        let rates = Rates::new(&[0.1 / 128.0, 0.9]);
+        for (integer, want) in rates.integers.iter().zip([0.1 / 128.0, 0.9]) {
+            let got = *integer as f64 / f64::from(1_u32 << rates.shift);
+            assert!((got / want - 1.0).abs() < 1.0 / 2048.0, "{got} {want}");
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Training over in-memory transports: lanes agree with one lane, and shares with float64.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use party_node::collective::host;
+use party_node::compute::CpuDevice;
+use party_node::meter::LaneCounters;
+use party_node::protocol::PairKeys;
+use party_node::train::{LaneOutcome, LaneSetup, PartyData, run_lane};
+use party_node::transport::memory_triangle;
+use party_node::world::World;
+use shared::fixed::FixedPoint;
+use shared::ids::{Lane, PartyId};
+use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Training, Work};
+use shared::model::{Layer, Loss, Model, Schedule, TrainSpec};
+use shared::share::{Share, join};
+
+/// A data set in the clear.
+struct Table {
+    x: Vec<f64>,
+    y: Vec<f64>,
+    rows: usize,
+}
+
+/// Noisy points on either side of a plane.
+fn table(rows: usize, inputs: usize, outputs: usize) -> Table {
+    let noise = |i: usize| ((i as f64 * 12.9898).sin() * 43_758.545_3).fract();
+    let x: Vec<f64> = (0..rows * inputs).map(noise).collect();
+    let mut y = vec![0.0; rows * outputs];
+    for (row, features) in x.chunks(inputs).enumerate() {
+        let side: f64 =
+            features.iter().enumerate().map(|(i, v)| v * (i as f64 + 1.0) * if i % 2 == 0 { 1.0 } else { -1.0 }).sum();
+        let class = if outputs == 1 { 0 } else { ((side + 3.0).max(0.0) as usize).min(outputs - 1) };
+        y[row * outputs + class] = if outputs == 1 { f64::from(u8::from(side > 0.0)) } else { 1.0 };
+    }
+    Table { x, y, rows }
+}
+
+fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reveal>) -> JobSpec {
+    let work = Training {
+        model,
+        train,
+        train_rows: rows,
+        test_rows: rows,
+        data_digest: [0; 32],
+        max_steps: None,
+        calibration_steps: 0,
+    };
+    JobSpec {
+        version: PROTOCOL_VERSION.into(),
+        lanes,
+        threads: 1,
+        protocol: ProtocolSpec::default(),
+        work: Work::Train(work),
+        reveal,
+        peer_timeout_seconds: 20,
+    }
+}
+
+/// Runs a job on all lanes of all parties; outcomes of lane 0, by party.
+fn run(job: &JobSpec, table: &Table) -> Vec<LaneOutcome> {
+    let world = World::new(11);
+    let encode =
+        |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| FixedPoint::DEFAULT.encode(v).unwrap()).collect() };
+    let (x, y) = (world.share(0, &encode(&table.x)), world.share(1, &encode(&table.y)));
+    let job = Arc::new(job.clone());
+    let mut transports: Vec<Vec<_>> = (0..job.lanes).map(|_| memory_triangle().into_iter().rev().collect()).collect();
+    let threads: Vec<Vec<_>> = PartyId::ALL
+        .iter()
+        .map(|party| {
+            let data = Arc::new(PartyData {
+                train_x: x[party.index()].clone(),
+                train_y: y[party.index()].clone(),
+                test_x: x[party.index()].clone(),
+                test_y: y[party.index()].clone(),
+            });
+            host(job.lanes.into())
+                .into_iter()
+                .enumerate()
+                .map(|(lane, member)| {
+                    let setup = LaneSetup {
+                        job: job.clone(),
+                        lane: Lane(u16::try_from(lane).unwrap()),
+                        transport: Box::new(transports[lane].pop().unwrap()),
+                        keys: PairKeys::for_test(u32::try_from(lane).unwrap())[party.index()].clone(),
+                        device: Arc::new(CpuDevice::new(1)),
+                        collective: Box::new(member),
+                        data: Some(data.clone()),
+                        counters: Arc::new(LaneCounters::default()),
+                        stop: Arc::new(AtomicBool::new(false)),
+                        progress: Box::new(|_, _| ()),
+                    };
+                    std::thread::spawn(move || run_lane(setup).unwrap())
+                })
+                .collect()
+        })
+        .collect();
+    let outcomes = threads.into_iter().map(|party| party.into_iter().map(|lane| lane.join().unwrap()).next().unwrap());
+    // All lanes of a party must end; the first carries the results.
+    outcomes.collect()
+}
+
+fn parameters(outcomes: &[LaneOutcome]) -> Vec<f64> {
+    let shares: Vec<Share> = outcomes.iter().map(|o| o.parameters.clone().unwrap()).collect();
+    let words = join(&shares.try_into().unwrap()).expect("the replicated copies agree");
+    words.into_iter().map(|w| FixedPoint::DEFAULT.decode(w)).collect()
+}
+
+fn largest_difference(one: &[f64], two: &[f64]) -> f64 {
+    one.iter().zip(two).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn lanes_equal_one_lane_up_to_rounding_for_any_batch_size() {
+    let table = table(37, 5, 3);
+    let model = Model::mlp(5, &[6], 3, Loss::SoftmaxCrossEntropy);
+    // The last batch has one sample, fewer than lanes.
+    let train = TrainSpec { epochs: 2, batch: 9, lr: 0.5, ..TrainSpec::default() };
+    let trained = |lanes| parameters(&run(&job(model.clone(), train.clone(), lanes, table.rows, vec![]), &table));
+    let one = trained(1);
+    for lanes in [2, 4] {
+        let difference = largest_difference(&one, &trained(lanes));
+        assert!(difference < 2e-3, "{lanes} lanes differ from one by {difference}");
+    }
+}
+
+#[test]
+fn logistic_regression_learns_and_opens_only_what_the_policy_names() {
+    let table = table(200, 4, 1);
+    let train = TrainSpec { epochs: 10, batch: 32, lr: 1.0, ..TrainSpec::default() };
+    let both = vec![Reveal::TestAccuracy, Reveal::TestAuroc];
+    let outcomes = run(&job(Model::logistic(4), train.clone(), 1, table.rows, both.clone()), &table);
+    let weights = parameters(&outcomes);
+    let scores: Vec<f64> =
+        table.x.chunks(4).map(|x| x.iter().zip(&weights).map(|(x, w)| x * w).sum::<f64>() + weights[4]).collect();
+    let hits = scores.iter().zip(&table.y).filter(|(s, y)| (**s >= 0.0) == (**y == 1.0)).count();
+    let accuracy = hits as f64 / 200.0;
+    assert!(accuracy > 0.9, "accuracy {accuracy}");
+    let (mut pairs, mut above) = (0.0, 0.0);
+    for (s, y) in scores.iter().zip(&table.y) {
+        for (r, z) in scores.iter().zip(&table.y).filter(|(_, z)| *y == 1.0 && **z == 0.0) {
+            (pairs, above) = (pairs + 1.0, above + f64::from(u8::from(s > r)) + 0.0 * z);
+        }
+    }
+    for outcome in &outcomes {
+        assert_eq!(outcome.opened.iter().map(|(what, _)| *what).collect::<Vec<_>>(), both);
+        assert!((outcome.opened[0].1 - accuracy).abs() < 1e-4, "{} {accuracy}", outcome.opened[0].1);
+        assert!((outcome.opened[1].1 - above / pairs).abs() < 1e-3, "{} {}", outcome.opened[1].1, above / pairs);
+    }
+    let silent = run(&job(Model::logistic(4), train, 1, table.rows, vec![]), &table);
+    assert!(silent.iter().all(|outcome| outcome.opened.is_empty()));
+}
+
+#[test]
+fn every_optimiser_option_follows_float64() {
+    let table = table(64, 3, 1);
+    let model = Model { inputs: 3, layers: vec![Layer::Linear { outputs: 1 }], loss: Loss::MeanSquared };
+    let base = TrainSpec { epochs: 3, batch: 16, lr: 0.2, ..TrainSpec::default() };
+    let options = [
+        TrainSpec { momentum: 0.9, ..base.clone() },
+        TrainSpec { momentum: 0.8, nesterov: true, weight_decay: 0.01, ..base.clone() },
+        TrainSpec { clip: Some(0.05), ..base.clone() },
+        TrainSpec { momentum: 0.5, schedule: Schedule::Step { every: 1, factor: 0.5 }, ..base.clone() },
+        TrainSpec { schedule: Schedule::Cosine, weight_decay: 0.1, ..base },
+    ];
+    for train in options {
+        let secret = parameters(&run(&job(model.clone(), train.clone(), 1, table.rows, vec![]), &table));
+        let plain = linear_regression(&table, &train);
+        let difference = largest_difference(&secret, &plain);
+        assert!(difference < 2e-3, "{train:?}: {secret:?} {plain:?}");
+    }
+}
+
+/// Float64 linear regression with PyTorch's rules for momentum and decay.
+fn linear_regression(table: &Table, train: &TrainSpec) -> Vec<f64> {
+    let (mut w, mut buffer) = (vec![0.0; 4], vec![0.0; 4]);
+    for epoch in 0..train.epochs {
+        for batch in train.batches(epoch, table.rows) {
+            let mut gradient = vec![0.0; 4];
+            for &row in &batch {
+                let x = &table.x[row * 3..row * 3 + 3];
+                let error = x.iter().zip(&w).map(|(x, w)| x * w).sum::<f64>() + w[3] - table.y[row];
+                for (g, x) in gradient.iter_mut().zip(x.iter().chain([&1.0])) {
+                    *g += error * x / batch.len() as f64;
+                }
+            }
+            for i in 0..4 {
+                let limit = train.clip.unwrap_or(f64::INFINITY);
+                let g = gradient[i].clamp(-limit, limit) + train.weight_decay * w[i];
+                buffer[i] = train.momentum * buffer[i] + g;
+                let step = if train.nesterov { g + train.momentum * buffer[i] } else { buffer[i] };
+                w[i] -= train.learning_rate(epoch) * step;
+            }
+        }
+    }
+    w
+}
