@@ -1,5 +1,6 @@
 //! One party of Trefoil: computes on secret shares and talks to the two others.
 
+pub mod collective;
 pub mod compute;
 pub mod meter;
 pub mod transport;
