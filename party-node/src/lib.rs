@@ -3,4 +3,5 @@
 pub mod collective;
 pub mod compute;
 pub mod meter;
+pub mod train;
 pub mod transport;
