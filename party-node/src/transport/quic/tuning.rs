@@ -1,0 +1,135 @@
+//! Numbers that decide how fast the wire is, and the sockets and configurations they go into.
+
+use std::any::Any;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
+use quinn::{EndpointConfig, TransportConfig, VarInt};
+use socket2::{Domain, Socket, Type};
+
+/// Flow-control window of the one stream of a connection: what may arrive before the reader has taken it up.
+const STREAM_WINDOW_BYTES: u32 = 64 << 20;
+/// Written but not yet acknowledged bytes of a connection.
+const SEND_WINDOW_BYTES: u64 = 256 << 20;
+/// First congestion window: a lane sends megabytes at once over paths chosen for it.
+const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 16 << 20;
+/// Asked of the kernel, which grants at most `net.core.rmem_max` and `wmem_max`.
+const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+/// How far packets may overtake each other before one counts as lost; 3, the default, costs a reordering path most
+/// of its throughput.
+const REORDER_PACKETS_MAX: u32 = 64;
+
+/// What may be set from outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WireTuning {
+    /// Silence after which a peer counts as gone.
+    pub idle_timeout: Duration,
+    /// Interval at which an idle connection shows that it lives; a third of the timeout or less.
+    pub keep_alive: Duration,
+    /// UDP payload between processes of one host.
+    pub loopback_mtu: u16,
+    /// Bytes in flight between processes of one host: below what the receiver's socket buffer holds, so that nothing
+    /// is lost there. `None` leaves it to the congestion controller.
+    pub loopback_window: Option<u64>,
+    /// Lets the kernel cut large buffers into packets (up to 10 of them, 64 KiB together).
+    pub segmentation_offload: bool,
+}
+
+impl Default for WireTuning {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(8),
+            keep_alive: Duration::from_secs(2),
+            loopback_mtu: 6000,
+            loopback_window: Some(1 << 20),
+            segmentation_offload: true,
+        }
+    }
+}
+
+impl WireTuning {
+    /// Settings of one connection to `peer`.
+    pub fn transport_config(&self, peer: IpAddr) -> Arc<TransportConfig> {
+        let mut config = TransportConfig::default();
+        config
+            .max_concurrent_bidi_streams(1_u32.into())
+            .max_concurrent_uni_streams(0_u32.into())
+            .datagram_receive_buffer_size(None)
+            .stream_receive_window(STREAM_WINDOW_BYTES.into())
+            .receive_window(STREAM_WINDOW_BYTES.into())
+            .send_window(SEND_WINDOW_BYTES)
+            .packet_threshold(REORDER_PACKETS_MAX)
+            .max_idle_timeout(Some(milliseconds(self.idle_timeout).into()))
+            .keep_alive_interval(Some(self.keep_alive))
+            .enable_segmentation_offload(self.segmentation_offload);
+        let mut cubic = CubicConfig::default();
+        cubic.initial_window(INITIAL_CONGESTION_WINDOW_BYTES);
+        config.congestion_controller_factory(Arc::new(cubic));
+        if peer.is_loopback() {
+            // The path is known: nothing to discover, and no wide-area round trip to assume for the first packets.
+            config.initial_rtt(Duration::from_millis(10)).initial_mtu(self.loopback_mtu).mtu_discovery_config(None);
+            if let Some(bytes) = self.loopback_window {
+                config.congestion_controller_factory(Arc::new(FixedWindow { bytes }));
+            }
+        }
+        Arc::new(config)
+    }
+
+    /// Settings of the endpoint: accepts the largest datagrams, which loopback uses.
+    pub fn endpoint_config(&self) -> EndpointConfig {
+        let mut config = EndpointConfig::default();
+        config.max_udp_payload_size(65_527).expect("the largest UDP payload is allowed");
+        config
+    }
+}
+
+/// Binds a UDP socket with large buffers.
+pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+    // Smaller buffers only cost speed.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn milliseconds(duration: Duration) -> VarInt {
+    VarInt::from_u32(u32::try_from(duration.as_millis()).unwrap_or(u32::MAX))
+}
+
+/// Congestion control for a path without congestion: always the same window.
+#[derive(Clone, Debug)]
+struct FixedWindow {
+    bytes: u64,
+}
+
+impl ControllerFactory for FixedWindow {
+    fn build(self: Arc<Self>, _now: Instant, _current_mtu: u16) -> Box<dyn Controller> {
+        Box::new(Self::clone(&self))
+    }
+}
+
+impl Controller for FixedWindow {
+    fn on_congestion_event(&mut self, _: Instant, _: Instant, _: bool, _: u64) {}
+
+    fn on_mtu_update(&mut self, _new_mtu: u16) {}
+
+    fn window(&self) -> u64 {
+        self.bytes
+    }
+
+    fn clone_box(&self) -> Box<dyn Controller> {
+        Box::new(self.clone())
+    }
+
+    fn initial_window(&self) -> u64 {
+        self.bytes
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
