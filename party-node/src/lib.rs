@@ -3,5 +3,8 @@
 pub mod collective;
 pub mod compute;
 pub mod meter;
+pub mod runtime;
 pub mod train;
 pub mod transport;
+
+pub use runtime::run;
