@@ -1,4 +1,5 @@
 //! The binary itself: how it ends and what it says when it does.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};

@@ -58,9 +58,10 @@ pub enum ControlError {
 /// Reads one message.
 pub fn read_message<T: DeserializeOwned>(from: &mut impl Read) -> Result<T, ControlError> {
     let mut prefix = [0; 4];
-    if from.read(&mut prefix[..1])? == 0 {
-        return Err(ControlError::Closed);
-    }
+    from.read_exact(&mut prefix[..1]).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => ControlError::Closed,
+        _ => ControlError::Io(error),
+    })?;
     from.read_exact(&mut prefix[1..])?;
     let len = u32::from_le_bytes(prefix) as usize;
     if len > CONTROL_MESSAGE_MAX {

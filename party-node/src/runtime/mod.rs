@@ -32,7 +32,6 @@ use crate::train;
 pub fn run() -> ExitCode {
     logs::start();
     process::harden();
-    process::leave_interrupts_to_the_launcher();
     panics::keep_quiet();
     let reports = Reports::new(io::stdout());
     let commands = Commands::listen(io::stdin(), || std::process::exit(1));

@@ -17,13 +17,6 @@ pub(super) fn harden() {
     }
 }
 
-/// Leaves Ctrl-C to whoever started this process: it reaches the whole terminal group, but parties stop together.
-#[allow(unsafe_code, reason = "the standard library has no call for signals")]
-pub(super) fn leave_interrupts_to_the_launcher() {
-    // SAFETY: SIG_IGN installs no handler, so no code of ours runs in a signal.
-    unsafe { libc::signal(libc::SIGINT, libc::SIG_IGN) };
-}
-
 /// Peak resident memory of this process in bytes; 0 where the system does not say.
 pub(super) fn peak_rss_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
