@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn too_long_and_trailing_bytes_are_refused() {
-        let long = ((CONTROL_MESSAGE_MAX + 1) as u32).to_le_bytes();
+        let long = u32::try_from(CONTROL_MESSAGE_MAX + 1).unwrap().to_le_bytes();
         assert!(matches!(read_message::<ToParty>(&mut &long[..]), Err(ControlError::TooLong(_))));
         let trailing = [2, 0, 0, 0, 3, 0];
         assert!(matches!(read_message::<ToParty>(&mut &trailing[..]), Err(ControlError::Malformed(2))));
