@@ -6,7 +6,10 @@ pub mod layers;
 pub mod meter;
 pub mod ops;
 pub mod protocol;
+pub mod runtime;
 pub mod train;
 pub mod transport;
 #[cfg(any(test, feature = "test-world"))]
 pub mod world;
+
+pub use runtime::run;

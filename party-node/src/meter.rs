@@ -77,6 +77,8 @@ pub struct LaneCounters {
     pub prg_bytes: AtomicU64,
     /// Values opened under the reveal policy.
     pub reveals: AtomicU64,
+    /// Samples per second of one lane alone, from the calibration, as the bits of a double; lane 0 sets it.
+    pub baseline_rate_bits: AtomicU64,
 }
 
 /// A copy of the counters at one moment.

@@ -5,4 +5,5 @@ pub mod ids;
 pub mod job;
 pub mod model;
 pub mod share;
+pub mod telemetry;
 pub mod wire;

@@ -72,6 +72,16 @@ pub enum ProtocolError {
     Stopped,
 }
 
+impl ProtocolError {
+    /// The peer at fault, if one is.
+    pub fn peer(&self) -> Option<PartyId> {
+        match self {
+            Self::Length { peer, .. } | Self::Malformed { peer } => Some(*peer),
+            Self::Transport(_) | Self::Stopped => None,
+        }
+    }
+}
+
 /// One lane of one party: all that a protocol step may touch. No clock, no global state, no other randomness.
 pub struct Party {
     me: PartyId,

@@ -27,6 +27,12 @@ impl PairKeys {
         if peer == me.next() { &self.next } else { &self.prev }
     }
 
+    /// The keys themselves, for tests that look for them where they must not be.
+    #[cfg(test)]
+    pub(crate) fn for_inspection(&self) -> [Key; 2] {
+        [self.next, self.prev]
+    }
+
     /// Keys of all parties from one seed, for tests.
     #[cfg(any(test, feature = "test-world"))]
     pub fn for_test(seed: u32) -> [PairKeys; 3] {

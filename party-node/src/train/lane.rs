@@ -30,7 +30,7 @@ pub fn run_lane(setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
     }
     let outcome = outcome?;
     lane.party.meter().switch(Phase::Idle);
-    lane.party.close().map_err(|source| LaneError::Peer { step: lane.step, source })?;
+    lane.party.close().map_err(|source| LaneError::at(lane.step, source))?;
     Ok(outcome)
 }
 
@@ -219,7 +219,7 @@ impl LaneRun {
     }
 
     fn peer(&self, source: ProtocolError) -> LaneError {
-        LaneError::Peer { step: self.step, source }
+        LaneError::at(self.step, source)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::collective::{Collective, CollectiveError};
 use crate::compute::Compute;
 use crate::meter::{LaneCounters, Snapshot};
 use crate::protocol::{PairKeys, ProtocolError};
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportError};
 
 /// A party's shares of the data: row-major features and targets.
 pub struct PartyData {
@@ -74,13 +74,21 @@ pub struct LaneOutcome {
     pub parameters: Option<Share>,
 }
 
-/// Why a lane gave up.
+/// Why a lane gave up. Steps are training steps; `None` before the first.
 #[derive(Debug, thiserror::Error)]
 pub enum LaneError {
-    /// A peer is gone, late, or broke the protocol.
+    /// A peer is gone, late, or cannot be understood.
     #[error("{source}")]
-    Peer {
-        /// Training step; `None` before the first.
+    Transport {
+        /// At which step.
+        step: Option<usize>,
+        /// What happened.
+        source: TransportError,
+    },
+    /// A peer broke the protocol.
+    #[error("{source}")]
+    Protocol {
+        /// At which step.
         step: Option<usize>,
         /// What happened.
         source: ProtocolError,
@@ -88,12 +96,26 @@ pub enum LaneError {
     /// Another lane of this party is gone or late.
     #[error("{source}")]
     Collective {
-        /// Training step; `None` before the first.
+        /// At which step.
         step: Option<usize>,
         /// What happened.
         source: CollectiveError,
     },
-    /// The job asks for something that the shares cannot give.
+    /// Someone asked the lane to stop.
+    #[error("stopped on request")]
+    Stopped,
+    /// The job asks for what it does not bring along.
     #[error("{0}")]
     Job(String),
+}
+
+impl LaneError {
+    /// The error of a protocol step.
+    pub(crate) fn at(step: Option<usize>, source: ProtocolError) -> Self {
+        match source {
+            ProtocolError::Transport(source) => Self::Transport { step, source },
+            ProtocolError::Stopped => Self::Stopped,
+            source => Self::Protocol { step, source },
+        }
+    }
 }

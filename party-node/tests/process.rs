@@ -1,0 +1,76 @@
+//! The binary itself: how it ends and what it says when it does.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
+
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use party_node::runtime::control::{read_message, write_message};
+use shared::ids::{JobId, PartyId};
+use shared::job::{JobSpec, Micro, Operation, ProtocolSpec, Work};
+use shared::wire::{Failure, FailureKind, FromParty, Setup, ToParty};
+
+fn start() -> Child {
+    Command::new(env!("CARGO_BIN_EXE_party-node"))
+        .env("MPC_LOG_FORMAT", "json")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Reads the last message, the exit code and the log of a party that is about to end.
+fn end(mut child: Child) -> (Failure, i32, String) {
+    let FromParty::Failed(failure) = read_message(child.stdout.as_mut().unwrap()).unwrap() else {
+        panic!("anything but a failure")
+    };
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    (failure, child.wait().unwrap().code().unwrap(), log)
+}
+
+fn setup() -> Setup {
+    let micro = Micro { operation: Operation::Relu, rows: 10, cols: 1, repetitions: 1 };
+    let job = JobSpec {
+        version: "trefoil-0.0.0".into(),
+        lanes: 1,
+        threads: 1,
+        protocol: ProtocolSpec::default(),
+        work: Work::Bench(micro),
+        reveal: vec![],
+        peer_timeout_seconds: 8,
+    };
+    let job_id = JobId("test".into());
+    Setup { job_id, job, party: PartyId::ALL[1], epoch: 3, folder: String::new(), metrics: None }
+}
+
+#[test]
+fn a_party_whose_input_ends_does_not_stay() {
+    let mut child = start();
+    drop(child.stdin.take());
+    let started = Instant::now();
+    let (failure, code, _) = end(child);
+    assert_eq!((failure.reason.as_str(), code), ("stopped as asked", 1));
+    assert!(started.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn the_exit_code_and_the_log_tell_why() {
+    let mut child = start();
+    write_message(child.stdin.as_mut().unwrap(), &ToParty::Setup(Box::new(setup()))).unwrap();
+    let (failure, code, log) = end(child);
+    assert_eq!((failure.kind, code), (FailureKind::Policy, 5));
+    let line: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((&line["party"], &line["epoch"], &line["level"]), (&1.into(), &3.into(), &"error".into()), "{log}");
+    assert_eq!(line["message"], failure.reason.as_str());
+}
+
+#[test]
+fn bytes_that_are_no_message_end_the_party_with_a_connection_error() {
+    let mut child = start();
+    child.stdin.as_mut().unwrap().write_all(&[2, 0, 0, 0, 99, 99]).unwrap();
+    let (failure, code, _) = end(child);
+    assert_eq!((failure.kind, code), (FailureKind::Connection, 4));
+    assert!(failure.reason.contains("same version"), "{failure:?}");
+}
