@@ -1,2 +1,3 @@
-//! placeholder
+//! `mpc-launch`
+mod data;
 fn main() {}
