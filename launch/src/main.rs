@@ -1,3 +1,5 @@
 //! `mpc-launch`
 mod data;
+mod metrics;
+mod plain;
 fn main() {}
