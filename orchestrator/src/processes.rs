@@ -165,7 +165,7 @@ impl Runner {
     }
 
     fn spawn(&mut self, party: PartyId) -> Result<u32, String> {
-        let setup = encode(&ToParty::Setup(Box::new(self.setup(party)))).map_err(|error| error.to_string())?;
+        let setup = encode(&ToParty::Setup(Box::new(self.job.setups[party.index()].clone()))).map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.job.program);
         command.args(&self.job.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A process group of its own, so that Ctrl-C reaches the launcher alone, which then stops the parties in order.
@@ -184,18 +184,6 @@ impl Runner {
         let id = child.id();
         self.children[party.index()] = Some(Running { child, input: Some(input), closed: false, ended: None });
         Ok(id)
-    }
-
-    fn setup(&self, party: PartyId) -> Setup {
-        let setup = &self.job.setups[party.index()];
-        Setup {
-            job_id: setup.job_id.clone(),
-            job: setup.job.clone(),
-            party: setup.party,
-            epoch: setup.epoch,
-            folder: setup.folder.clone(),
-            metrics: setup.metrics.clone(),
-        }
     }
 
     fn send(&mut self, party: PartyId, message: &ToParty) {
