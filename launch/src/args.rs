@@ -39,7 +39,7 @@ pub(crate) enum Verb {
     /// Train: start three parties on this machine, follow them, report (the default verb)
     Run(Box<RunArgs>),
     /// Show what a job will cost and reveal, without running it
-    Plan(Box<RunArgs>),
+    Plan(Box<PlanArgs>),
     /// Measure a reference workload with the same processes and the same wire
     Bench(BenchArgs),
     /// Be one party; started by `run`, takes its orders on standard input
@@ -129,6 +129,20 @@ pub(crate) struct RunArgs {
     /// Executable to start for each party, with the argument `party`
     #[arg(long, value_name = "FILE", hide = true)]
     pub(crate) party_program: Option<PathBuf>,
+}
+
+/// Flags of `plan`.
+#[derive(Args, Debug)]
+pub(crate) struct PlanArgs {
+    /// The job
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Round trip between two parties, milliseconds, for the prediction
+    #[arg(long, default_value_t = 0.1, value_name = "MS")]
+    pub(crate) rtt_ms: f64,
+    /// Bandwidth between two parties, megabit per second, for the prediction
+    #[arg(long, default_value_t = 8000.0, value_name = "MBIT")]
+    pub(crate) bandwidth_mbit: f64,
 }
 
 /// Flags of `bench`.

@@ -38,14 +38,24 @@ pub(crate) struct Settings {
 }
 
 /// Reads all layers and checks keys and ranges.
-pub(crate) fn load(args: &RunArgs, environment: impl Iterator<Item = (String, String)>) -> Result<Settings, SettingsError> {
-    let mut layers = Config::builder().add_source(Defaults);
+pub(crate) fn load(
+    args: &RunArgs,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Settings, SettingsError> {
+    let mut layers = Config::builder().add_source(Base(Box::default()));
     if let Some(path) = args.job_file() {
         layers = layers.add_source(File::from(path.as_path()).format(FileFormat::Toml).required(true));
     }
     layers = layers.add_source(from_environment(environment)?);
     layers = layers.add_source(from_flags(args)?);
     finish(layers.build()?)
+}
+
+/// A job with some values changed, `key=value` each.
+pub(crate) fn overlay(job: &JobFile, set: &[String]) -> Result<JobFile, SettingsError> {
+    let args = RunArgs { set: set.to_vec(), ..RunArgs::default() };
+    let layers = Config::builder().add_source(Base(Box::new(job.clone()))).add_source(from_flags(&args)?);
+    Ok(finish(layers.build()?)?.job)
 }
 
 fn finish(config: Config) -> Result<Settings, SettingsError> {
@@ -81,17 +91,17 @@ impl Settings {
     }
 }
 
-/// Layer of built-in defaults.
+/// Lowest layer: a whole job.
 #[derive(Clone, Debug)]
-struct Defaults;
+struct Base(Box<JobFile>);
 
-impl Source for Defaults {
+impl Source for Base {
     fn clone_into_box(&self) -> Box<dyn Source + Send + Sync> {
         Box::new(self.clone())
     }
 
     fn collect(&self) -> Result<Map<String, Value>, ConfigError> {
-        let value = toml::Value::try_from(JobFile::default()).map_err(|error| ConfigError::Foreign(Box::new(error)))?;
+        let value = toml::Value::try_from(&*self.0).map_err(|error| ConfigError::Foreign(Box::new(error)))?;
         match convert("default", value).kind {
             ValueKind::Table(table) => Ok(table),
             _ => Ok(Map::new()),
@@ -134,7 +144,10 @@ fn from_environment(environment: impl Iterator<Item = (String, String)>) -> Resu
 }
 
 fn from_flags(args: &RunArgs) -> Result<Values, SettingsError> {
-    let flags = args.overrides().into_iter().map(|(flag, key, value)| (key.to_owned(), convert(&format!("flag {flag}"), value)));
+    let flags = args
+        .overrides()
+        .into_iter()
+        .map(|(flag, key, value)| (key.to_owned(), convert(&format!("flag {flag}"), value)));
     let mut values = Values(flags.collect());
     for assignment in &args.set {
         let (key, text) =
@@ -182,7 +195,9 @@ fn flatten(key: &str, value: &Value, out: &mut BTreeMap<String, (String, String)
         kind => {
             let origin = match value.origin() {
                 None => "default".to_owned(),
-                Some(origin) if ["default", "flag ", "environment "].iter().any(|own| origin.starts_with(own)) => origin.into(),
+                Some(origin) if ["default", "flag ", "environment "].iter().any(|own| origin.starts_with(own)) => {
+                    origin.into()
+                }
                 Some(path) => format!("file {path}"),
             };
             out.insert(key.to_owned(), (render(kind), origin));
@@ -315,7 +330,11 @@ mod tests {
         assert!(text.contains("unknown key \"train.learning_rate\"") && text.contains("job.toml"), "{text}");
         assert!(with("[train]\nlr = \"fast\"\n").contains("train.lr"), "{}", with("[train]\nlr = \"fast\"\n"));
         assert!(with("[train\n").contains("job.toml"));
-        assert!(with("[protocol]\nfraction_bits = 40\n").contains("8 to 20"), "{}", with("[protocol]\nfraction_bits = 40\n"));
+        assert!(
+            with("[protocol]\nfraction_bits = 40\n").contains("8 to 20"),
+            "{}",
+            with("[protocol]\nfraction_bits = 40\n")
+        );
         let missing = RunArgs { config: Some("/no/such.toml".into()), ..RunArgs::default() };
         assert!(refused(&missing, &[]).contains("/no/such.toml"));
     }

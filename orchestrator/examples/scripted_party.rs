@@ -79,7 +79,13 @@ fn misbehave(script: &str) {
         "blame" => {
             let reason = "no message for 8 s".into();
             let peer = PartyId::new(2);
-            tell(&FromParty::Failed(Failure { lane: None, peer, step: Some(5), reason, kind: FailureKind::Connection }));
+            tell(&FromParty::Failed(Failure {
+                lane: None,
+                peer,
+                step: Some(5),
+                reason,
+                kind: FailureKind::Connection,
+            }));
             std::process::exit(1);
         }
         _ => {}

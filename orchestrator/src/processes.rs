@@ -165,7 +165,8 @@ impl Runner {
     }
 
     fn spawn(&mut self, party: PartyId) -> Result<u32, String> {
-        let setup = encode(&ToParty::Setup(Box::new(self.job.setups[party.index()].clone()))).map_err(|error| error.to_string())?;
+        let setup = encode(&ToParty::Setup(Box::new(self.job.setups[party.index()].clone())))
+            .map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.job.program);
         command.args(&self.job.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A process group of its own, so that Ctrl-C reaches the launcher alone, which then stops the parties in order.

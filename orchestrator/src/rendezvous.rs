@@ -154,7 +154,35 @@ enum Process {
     Gone,
 }
 
+/// What a party owes at the start, in order.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Milestone {
+    Process,
+    Listening,
+    Connection,
+}
+
+impl Milestone {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Process => "its process did not start",
+            Self::Listening => "it does not listen",
+            Self::Connection => "it has no connection to its peers; a firewall may block UDP between them",
+        }
+    }
+}
+
 impl Member {
+    /// The first milestone that is not reached.
+    fn missing_at_start(&self) -> Option<Milestone> {
+        match self {
+            _ if self.process != Process::Alive => Some(Milestone::Process),
+            _ if self.entry.is_none() => Some(Milestone::Listening),
+            _ if !self.connected => Some(Milestone::Connection),
+            _ => None,
+        }
+    }
+
     /// Whether nothing more will be heard, or waited for, `waited` after the job was asked to stop.
     fn is_gone(&self, now: Millis, waited: Millis) -> bool {
         match self.process {
@@ -241,7 +269,8 @@ impl Rendezvous {
             }
             Event::PartySpawned(party) => {
                 self.member(party).process = Process::Alive;
-                if self.state == State::Reserving && self.members.values().all(|member| member.process == Process::Alive)
+                if self.state == State::Reserving
+                    && self.members.values().all(|member| member.process == Process::Alive)
                 {
                     self.state = State::Starting;
                 }
@@ -340,16 +369,10 @@ impl Rendezvous {
     }
 
     fn late_at_start(&self, waited: Millis) -> (PartyId, String) {
-        let missing = |has: fn(&Member) -> bool| self.members.iter().find(|(_, member)| !has(member)).map(|(p, _)| *p);
         let seconds = waited / 1000;
-        let stages: [(fn(&Member) -> bool, &str); 3] = [
-            (|member| member.process == Process::Alive, "its process did not start"),
-            (|member| member.entry.is_some(), "it does not listen"),
-            (|member| member.connected, "it has no connection to its peers; a firewall may block UDP on loopback"),
-        ];
-        let late = stages.into_iter().find_map(|(has, what)| missing(has).map(|party| (party, what)));
-        let (party, what) = late.unwrap_or((PartyId::ALL[0], "the start-up did not complete"));
-        (party, format!("{what} after {seconds} s (job.startup_timeout_seconds)"))
+        let late = self.members.iter().filter_map(|(party, member)| Some((member.missing_at_start()?, *party)));
+        let (missing, party) = late.min().unwrap_or((Milestone::Connection, PartyId::ALL[0]));
+        (party, format!("{} after {seconds} s (job.startup_timeout_seconds)", missing.text()))
     }
 
     fn late_at_work(&self, waited: Millis) -> (PartyId, String) {
@@ -385,7 +408,8 @@ impl Rendezvous {
     /// A death speaks for itself once its peers have told lane and step; a peer's complaint waits for the death.
     fn evidence_is_in(&self, now: Millis) -> bool {
         self.failing_since.is_some_and(|since| {
-            let all_gone = self.members.values().all(|member| member.process == Process::Gone || member.report.is_some());
+            let all_gone =
+                self.members.values().all(|member| member.process == Process::Gone || member.report.is_some());
             all_gone || now.saturating_sub(since) >= EVIDENCE_MS
         })
     }

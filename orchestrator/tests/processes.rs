@@ -21,8 +21,8 @@ struct Run {
 
 /// `cargo test` builds the examples beside the tests.
 fn scripted_party() -> PathBuf {
-    let deps = std::env::current_exe().unwrap();
-    deps.ancestors().nth(2).unwrap().join("examples/scripted_party")
+    let deps = std::env::current_exe().expect("a test has an executable");
+    deps.ancestors().nth(2).expect("it lies in target/PROFILE/deps").join("examples/scripted_party")
 }
 
 fn job(program: PathBuf, script: &str) -> LocalJob {

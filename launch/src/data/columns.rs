@@ -53,7 +53,9 @@ impl Features {
     pub(super) fn names(&self) -> Vec<String> {
         let names = self.columns.iter().flat_map(|column| match &column.kind {
             Kind::Numeric { .. } => vec![column.name.clone()],
-            Kind::Categorical { categories } => categories.iter().map(|text| format!("{}={text}", column.name)).collect(),
+            Kind::Categorical { categories } => {
+                categories.iter().map(|text| format!("{}={text}", column.name)).collect()
+            }
         });
         names.collect()
     }

@@ -9,7 +9,7 @@ mod split;
 mod table;
 mod targets;
 
-pub(crate) use encode::{Encoded, encode};
+pub(crate) use encode::encode;
 pub(crate) use error::DataError;
 
 use shared::config::{DataSection, Missing};

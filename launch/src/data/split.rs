@@ -13,7 +13,12 @@ pub(super) struct Split {
 
 impl Split {
     /// Keeps `ceil(fraction * rows)` rows for the test, each class in proportion (largest remainders first).
-    #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "row counts")]
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "row counts"
+    )]
     pub(super) fn stratified(strata: &[usize], fraction: f64, seed: u64) -> Self {
         let classes = strata.iter().max().map_or(0, |last| last + 1);
         let mut members = vec![Vec::new(); classes];

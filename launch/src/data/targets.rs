@@ -106,7 +106,8 @@ fn classes(table: &Table, column: usize) -> Vec<String> {
 
 fn guess(classes: &[String]) -> Task {
     let numeric = classes.iter().all(|class| matches!(Cell::read(class), Cell::Number(_)));
-    let fractional = classes.iter().any(|class| matches!(Cell::read(class), Cell::Number(value) if value.fract() != 0.0));
+    let fractional =
+        classes.iter().any(|class| matches!(Cell::read(class), Cell::Number(value) if value.fract() != 0.0));
     match classes.len() {
         2 => Task::Binary,
         count if numeric && (fractional || count > CLASSES_MAX) => Task::Regression,
@@ -126,11 +127,7 @@ fn check_classes(table: &Table, column: usize, task: Task, classes: usize) -> Re
     }
 }
 
-fn with_positive_last(
-    mut classes: Vec<String>,
-    section: &DataSection,
-    column: &str,
-) -> Result<Vec<String>, DataError> {
+fn with_positive_last(mut classes: Vec<String>, section: &DataSection, column: &str) -> Result<Vec<String>, DataError> {
     let Some(positive) = &section.positive else { return Ok(classes) };
     let Some(index) = classes.iter().position(|class| class == positive) else {
         let (positive, column, classes) = (positive.clone(), column.into(), classes.join(", "));

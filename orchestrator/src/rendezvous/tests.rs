@@ -45,11 +45,11 @@ fn ending(mut job: Rendezvous, from: Millis) -> Ending {
     for party in PartyId::ALL {
         actions.extend(job.step(from + 11_000, Event::Exited(party, "exit code 0".into())));
     }
-    let endings = actions.into_iter().filter_map(|action| match action {
+    let mut endings = actions.into_iter().filter_map(|action| match action {
         Action::Finish(ending) => Some(*ending),
         _ => None,
     });
-    endings.last().expect("the job ends")
+    endings.next_back().expect("the job ends")
 }
 
 #[test]
