@@ -5,14 +5,15 @@ use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
 Examples:
-  mpc-launch --gpus 4 --parties 3                     train on the built-in Breast Cancer data, 4 lanes per party
-  mpc-launch --data patients.csv --label diagnosis    train on records of your own
-  mpc-launch --config job.toml --set train.lr=0.1     a job file, one value changed
-  mpc-launch --config job.toml --print-config         every value and where it comes from
-  mpc-launch plan --config job.toml                   bytes, rounds, memory, time and openings, before anything runs
-  mpc-launch bench w2 --output json                   a reference workload, one JSON line per measurement
+  mpc-launch --gpus 4 --parties 3                   train on the built-in Breast Cancer data
+  mpc-launch --data patients.csv --label diagnosis  train on records of your own
+  mpc-launch --config job.toml --set train.lr=0.1   a job file, one value changed
+  mpc-launch --config job.toml --print-config       every value and where it comes from
+  mpc-launch plan --config job.toml                 bytes, rounds, memory, time, openings; runs nothing
+  mpc-launch bench w2 --output json                 a reference workload, JSON lines
 
-Values come from flags, over MPC_* environment variables (MPC_TRAIN_LR=0.1 is train.lr), over the job file, over defaults.
+Values come from flags, over MPC_* environment variables (MPC_TRAIN_LR=0.1 is train.lr), over the
+job file, over defaults. examples/job.toml lists all keys.
 
 Exit codes:
   0  done                            4  no connection, or not the peer that the roster names

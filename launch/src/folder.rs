@@ -24,6 +24,9 @@ impl RunFolder {
         let job_id = if name.is_empty() { fresh_name() } else { name.to_owned() };
         let path = base.join(&job_id);
         let made_base = !base.exists();
+        if !made_base && !base.is_dir() {
+            return Err(refusal(base, &ErrorKind::NotADirectory.into()));
+        }
         fs::create_dir_all(base).map_err(|error| refusal(base, &error))?;
         DirBuilder::new().mode(0o755).create(&path).map_err(|error| {
             if made_base {

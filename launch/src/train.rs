@@ -77,7 +77,7 @@ fn announce(args: &RunArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) 
     let names: Vec<&str> = spec.reveal.iter().map(|reveal| reveal.name()).collect();
     let opened = if names.is_empty() { "nothing".into() } else { names.join(", ") };
     eprintln!(
-        "training on {} ({} rows, {} features); 3 parties with {} lanes each; will be opened: {opened}",
+        "training on {} ({} rows, {} features); parties: 3, lanes per party: {}; will be opened: {opened}",
         data.name,
         data.train.count,
         data.features.len(),

@@ -51,7 +51,7 @@ impl Report {
         lines.push(row("peak memory", &format!("{peak} (largest party)")));
         let opened = if self.opened.is_empty() { "nothing".into() } else { self.opened.join(", ") };
         lines.push(row("opened", &format!("{opened}; all else stayed in shares")));
-        lines.push(row("model", &format!("sealed in shares, one folder per party: {}", self.model.join(", "))));
+        lines.push(row("model", &format!("sealed in shares, a folder per party: {}/p0, p1, p2", self.run_folder)));
         lines.extend(self.remarks.iter().map(|remark| row("note", remark)));
         lines.join("\n") + "\n"
     }
