@@ -1,1 +1,12 @@
-//! placeholder
+//! Places the parties of a job and brings them together. Holds no key and opens nothing: the data's shares pass through
+//! as bytes that it does not look into.
+//!
+//! [`rendezvous`] decides (no I/O, the caller supplies time); [`processes`] starts local processes and performs the
+//! decisions; [`control`] frames messages.
+
+pub mod control;
+pub mod processes;
+pub mod rendezvous;
+
+pub use processes::{LocalJob, Notice, run};
+pub use rendezvous::{Deadlines, Ending, JobFailure, Outcome, State};

@@ -1,5 +1,6 @@
 //! What every part of Trefoil agrees on. No I/O, no async, no GPU.
 
+pub mod config;
 pub mod fixed;
 pub mod ids;
 pub mod job;

@@ -26,7 +26,7 @@ pub enum ToParty {
 }
 
 /// Who a party is and what it does.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     /// Name of the run.
     pub job_id: JobId,

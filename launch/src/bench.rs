@@ -1,0 +1,322 @@
+//! The verb `bench`: the reference workloads of DESIGN section 10, with the same processes and the same wire as `run`.
+
+use rand::Rng;
+use rand_chacha::ChaCha12Rng;
+use rand_chacha::rand_core::SeedableRng;
+use serde::Serialize;
+use shared::config::{BuiltIn, JobFile, ModelKind};
+use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, Reveal, Work};
+use shared::wire::PartyReport;
+
+use crate::args::{BenchArgs, Output, RunArgs, Workload};
+use crate::data::{self, Dataset, Rows, Task};
+use crate::exit::LaunchError;
+use crate::folder::RunFolder;
+use crate::follow::Follower;
+use crate::local::{self, Completed, Interrupt, Start};
+use crate::metrics::median;
+use crate::report::{largest, opened, peak_rss, smallest, traffic_per_step};
+use crate::{device, job, plain, print, settings};
+
+mod table;
+
+/// Layout of a bench line; it changes when a key changes its meaning or goes away.
+const SCHEMA: &str = "trefoil-bench/1";
+
+/// The lines of w4: name, operation, rows, columns.
+const MICRO: [(&str, Operation, usize, usize); 6] = [
+    ("matmul-512", Operation::Matmul, 512, 512),
+    ("matmul-1024", Operation::Matmul, 1024, 1024),
+    ("relu-1e6", Operation::Relu, 1_000_000, 1),
+    ("maxpool-1e6", Operation::Maxpool, 1_000_000, 1),
+    ("sigmoid-1e6", Operation::Sigmoid, 1_000_000, 1),
+    ("softmax-1e5x10", Operation::Softmax, 100_000, 10),
+];
+
+/// One measurement.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Line {
+    schema: &'static str,
+    workload: &'static str,
+    parties: usize,
+    lanes: u16,
+    device: String,
+    threads: usize,
+    runs: usize,
+    seconds: f64,
+    seconds_min: f64,
+    seconds_max: f64,
+    bytes_sent_per_party: f64,
+    rounds: f64,
+    accuracy: Option<f64>,
+    plaintext_accuracy: Option<f64>,
+    accuracies: Vec<f64>,
+    plaintext_accuracies: Vec<f64>,
+    max_error: Option<f64>,
+    peak_rss_bytes: u64,
+    startup_seconds: f64,
+    version: &'static str,
+}
+
+/// Runs a workload and prints its lines.
+pub(crate) fn run(args: &BenchArgs) -> Result<(), LaunchError> {
+    let bench = Bench::new(args)?;
+    let show = |line: Line| {
+        if args.output == Output::Json {
+            print(&(serde_json::to_string(&line).expect("a line holds nothing that JSON cannot") + "\n"));
+        }
+        line
+    };
+    let lines: Vec<Line> = match args.workload {
+        Workload::W1 => vec![show(bench.trainings("w1", BuiltIn::BreastCancer)?)],
+        Workload::W2 => vec![show(bench.steps()?)],
+        Workload::W4 => bench.micro_lines()?.map(|micro| bench.micro(micro).map(show)).collect::<Result<_, _>>()?,
+        Workload::W5 => vec![show(bench.trainings("w5", BuiltIn::Digits)?)],
+    };
+    if args.output == Output::Text {
+        print(&table::text(&lines));
+    }
+    Ok(())
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    job: JobFile,
+    interrupt: Interrupt,
+}
+
+impl<'a> Bench<'a> {
+    fn new(args: &'a BenchArgs) -> Result<Self, LaunchError> {
+        let flags = RunArgs {
+            gpus: Some(args.lanes),
+            parties: Some(args.parties),
+            threads: Some(args.threads),
+            set: args.set.clone(),
+            ..RunArgs::default()
+        };
+        if args.runs == Some(0) {
+            return Err(LaunchError::Usage("--runs 0: at least one run is needed".into()));
+        }
+        let job = settings::load(&flags, std::env::vars())?.job;
+        device::remarks(args.lanes).iter().for_each(|remark| eprintln!("{remark}"));
+        Ok(Self { args, job, interrupt: Interrupt::install() })
+    }
+
+    /// W1 and W5: whole trainings on real data, each with a seed of its own.
+    fn trainings(&self, workload: &'static str, set: BuiltIn) -> Result<Line, LaunchError> {
+        let mut job = self.job.clone();
+        job.data.set = set;
+        if set == BuiltIn::Digits {
+            (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![64]);
+            (job.train.epochs, job.train.lr) = (15, 0.1);
+            self.reapply(&mut job)?;
+        }
+        let (mut runs, mut accuracies, mut plaintext) = (Vec::new(), Vec::new(), Vec::new());
+        for seed in 1..=self.args.runs.unwrap_or(5) as u64 {
+            (job.train.seed, job.data.seed) = (seed, seed);
+            let data = data::load(&job.data)?;
+            let completed = self.train(&job, &data, None)?;
+            accuracies.extend(opened(&completed.reports[0], Reveal::TestAccuracy));
+            plaintext.extend(plain::run(&job::model(&job, &data), &job.train, &data, None).accuracy);
+            runs.push(completed);
+        }
+        let seconds: Vec<f64> = runs.iter().map(|run| run.reports[0].train_seconds).collect();
+        let steps: Vec<f64> = runs.iter().map(|run| count(run.reports[0].step_seconds.len())).collect();
+        let traffic: Vec<(f64, f64)> = runs.iter().map(|run| traffic_per_step(&run.reports)).collect();
+        let totals =
+            |of: fn(&(f64, f64)) -> f64| traffic.iter().zip(&steps).map(|(t, steps)| of(t) * steps).collect::<Vec<_>>();
+        Ok(Line {
+            bytes_sent_per_party: mean(&totals(|traffic| traffic.0)).unwrap_or(0.0),
+            rounds: largest(&totals(|traffic| traffic.1)),
+            accuracy: mean(&accuracies),
+            plaintext_accuracy: mean(&plaintext),
+            accuracies,
+            plaintext_accuracies: plaintext,
+            ..self.line(workload, &seconds, &runs)
+        })
+    }
+
+    /// W2: steps on generated images.
+    fn steps(&self) -> Result<Line, LaunchError> {
+        let mut job = self.job.clone();
+        let steps = self.args.runs.unwrap_or(30);
+        (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![128, 128]);
+        (job.train.lr, job.train.batch) = (0.1, 128);
+        self.reapply(&mut job)?;
+        let data = generated_images(10 * job.train.batch, job.train.seed);
+        job.train.epochs = u32::try_from(steps.div_ceil(10)).unwrap_or(u32::MAX);
+        job.reveal.open = Some(Vec::new());
+        let run = self.train(&job, &data, Some(steps))?;
+        let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
+        let line = self.line("w2", &run.reports[0].step_seconds.clone(), &[run]);
+        Ok(Line { bytes_sent_per_party, rounds, ..line })
+    }
+
+    /// The lines of w4 that were asked for.
+    fn micro_lines(&self) -> Result<impl Iterator<Item = (&'static str, Micro)>, LaunchError> {
+        let repetitions = self.args.runs.unwrap_or(5);
+        let only = self.args.only.clone();
+        if let Some(name) = only.as_ref().filter(|name| !MICRO.iter().any(|(line, ..)| line == name)) {
+            let names = MICRO.map(|(line, ..)| line).join(", ");
+            return Err(LaunchError::Usage(format!("--only {name}: the lines of w4 are {names}")));
+        }
+        let chosen = MICRO.into_iter().filter(move |(name, ..)| only.as_ref().is_none_or(|only| only == name));
+        Ok(chosen.map(move |(name, operation, rows, cols)| (name, Micro { operation, rows, cols, repetitions })))
+    }
+
+    /// One operation of w4.
+    fn micro(&self, (name, micro): (&'static str, Micro)) -> Result<Line, LaunchError> {
+        let spec = JobSpec {
+            version: PROTOCOL_VERSION.into(),
+            lanes: self.job.job.lanes,
+            threads: device::threads_per_lane(self.job.job.lanes, self.job.job.threads),
+            protocol: self.job.protocol,
+            work: Work::Bench(micro),
+            reveal: vec![Reveal::BenchError],
+            peer_timeout_seconds: self.job.job.peer_timeout_seconds,
+        };
+        let run = self.perform(&spec, None)?;
+        let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
+        let max_error = opened(&run.reports[0], Reveal::BenchError);
+        let line = self.line(name, &run.reports[0].step_seconds.clone(), &[run]);
+        Ok(Line { bytes_sent_per_party, rounds, max_error, ..line })
+    }
+
+    fn train(&self, job: &JobFile, data: &Dataset, max_steps: Option<usize>) -> Result<Completed, LaunchError> {
+        let encoded = data::encode(data, job.protocol.fraction_bits)?;
+        let mut spec = job::spec(job, data, encoded.digest)?;
+        if let Work::Train(training) = &mut spec.work {
+            (training.max_steps, training.calibration_steps) = (max_steps, 0);
+        }
+        self.perform(&spec, Some(encoded.messages))
+    }
+
+    /// Runs one job in a folder that goes away again, unless the job fails.
+    fn perform(&self, spec: &JobSpec, data: Option<[shared::wire::ToParty; 3]>) -> Result<Completed, LaunchError> {
+        let folder = RunFolder::create(&std::env::temp_dir().join("mpc-launch-bench"), "")?;
+        let mut follower = Follower::new(&folder, self.args.verbose, true)?;
+        let start = Start {
+            program: self.args.party_program.clone(),
+            metrics: false,
+            startup_timeout_seconds: self.job.job.startup_timeout_seconds,
+            progress_timeout_seconds: self.job.job.progress_timeout_seconds,
+        };
+        let completed = local::run(spec, data, &start, &folder, &mut follower, &self.interrupt);
+        if !matches!(&completed, Err(LaunchError::Job { .. })) {
+            folder.remove();
+        }
+        completed
+    }
+
+    /// `--set` stands over what a workload sets.
+    fn reapply(&self, job: &mut JobFile) -> Result<(), LaunchError> {
+        *job = settings::overlay(job, &self.args.set)?;
+        Ok(())
+    }
+
+    fn line(&self, workload: &'static str, seconds: &[f64], runs: &[Completed]) -> Line {
+        let first: &PartyReport = &runs[0].reports[0];
+        let startups: Vec<f64> = runs.iter().map(|run| run.startup_seconds).collect();
+        Line {
+            schema: SCHEMA,
+            workload,
+            parties: runs[0].reports.len(),
+            lanes: self.job.job.lanes,
+            device: first.device.clone(),
+            threads: device::threads_per_lane(self.job.job.lanes, self.job.job.threads),
+            runs: seconds.len(),
+            seconds: median(seconds),
+            seconds_min: smallest(seconds),
+            seconds_max: largest(seconds),
+            bytes_sent_per_party: 0.0,
+            rounds: 0.0,
+            accuracy: None,
+            plaintext_accuracy: None,
+            accuracies: Vec::new(),
+            plaintext_accuracies: Vec::new(),
+            max_error: None,
+            peak_rss_bytes: runs.iter().map(|run| peak_rss(&run.reports)).max().unwrap_or(0),
+            startup_seconds: median(&startups),
+            version: PROTOCOL_VERSION,
+        }
+    }
+}
+
+/// Images of 28x28 pixels in [0, 1) with random labels of ten classes.
+fn generated_images(rows: usize, seed: u64) -> Dataset {
+    let mut stream = ChaCha12Rng::seed_from_u64(seed);
+    let x = (0..rows * 784).map(|_| stream.random::<f64>()).collect();
+    let y = (0..rows).flat_map(|_| {
+        let label = stream.random_range(0..10);
+        (0..10).map(move |class| f64::from(u8::from(class == label)))
+    });
+    let y = y.collect();
+    Dataset {
+        name: "generated images".into(),
+        task: Task::Multiclass,
+        features: (0..784).map(|pixel| format!("pixel {pixel}")).collect(),
+        classes: (0..10).map(|class| class.to_string()).collect(),
+        target_scale: 1.0,
+        missing: Vec::new(),
+        train: Rows { count: rows, x, y },
+        test: Rows::default(),
+    }
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / count(values.len()))
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_images_have_one_label_each() {
+        let data = generated_images(20, 1);
+        assert_eq!(data.train.x.len(), 20 * 784);
+        assert!(data.train.y.chunks(10).all(|row| row.iter().sum::<f64>() == 1.0));
+        assert_eq!(data, generated_images(20, 1));
+    }
+
+    #[test]
+    fn the_line_has_the_documented_keys() {
+        let line = Line {
+            schema: SCHEMA,
+            workload: "w2",
+            parties: 3,
+            lanes: 1,
+            device: "cpu".into(),
+            threads: 1,
+            runs: 3,
+            seconds: 0.02,
+            seconds_min: 0.01,
+            seconds_max: 0.03,
+            bytes_sent_per_party: 3e6,
+            rounds: 70.0,
+            accuracy: None,
+            plaintext_accuracy: None,
+            accuracies: vec![],
+            plaintext_accuracies: vec![],
+            max_error: None,
+            peak_rss_bytes: 1,
+            startup_seconds: 0.3,
+            version: PROTOCOL_VERSION,
+        };
+        let documented = include_str!("../../docs/formats.md");
+        let section = documented.split("## Bench lines").nth(1).unwrap().split("\n## ").next().unwrap();
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let mut expected: Vec<&str> = rows.collect();
+        let value = serde_json::to_value(&line).unwrap();
+        let mut found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        found.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        assert!(table::text(&[line]).contains("3.00 MB"));
+    }
+}

@@ -1,0 +1,115 @@
+//! Records as numbers: from a CSV file or a built-in table to a standardised training and test split.
+//! Knows nothing of shares before [`encode`].
+
+mod builtin;
+mod columns;
+mod encode;
+mod error;
+mod split;
+mod table;
+mod targets;
+
+pub(crate) use encode::encode;
+pub(crate) use error::DataError;
+
+use shared::config::{DataSection, Missing};
+
+use columns::Features;
+use split::Split;
+use table::Table;
+use targets::Targets;
+
+/// What the targets are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Task {
+    /// One target column in {0, 1}.
+    Binary,
+    /// One-hot targets.
+    Multiclass,
+    /// One standardised number.
+    Regression,
+}
+
+/// A data set, ready to train on.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) struct Dataset {
+    /// Where it came from, for reports.
+    pub(crate) name: String,
+    /// What the targets are.
+    pub(crate) task: Task,
+    /// Names of the features, after one-hot encoding.
+    pub(crate) features: Vec<String>,
+    /// Names of the classes; the last of two is the positive one. Empty for regression.
+    pub(crate) classes: Vec<String>,
+    /// Standard deviation of the training targets before they were standardised (regression); 1 otherwise.
+    pub(crate) target_scale: f64,
+    /// Columns with missing values and how many.
+    pub(crate) missing: Vec<(String, usize)>,
+    /// Rows to train on.
+    pub(crate) train: Rows,
+    /// Rows to test on.
+    pub(crate) test: Rows,
+}
+
+/// Row-major samples.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct Rows {
+    /// Number of samples.
+    pub(crate) count: usize,
+    /// `count x features`.
+    pub(crate) x: Vec<f64>,
+    /// `count x outputs`.
+    pub(crate) y: Vec<f64>,
+}
+
+impl Dataset {
+    /// Width of the targets.
+    pub(crate) fn outputs(&self) -> usize {
+        if self.task == Task::Multiclass { self.classes.len() } else { 1 }
+    }
+}
+
+/// Reads, splits and standardises the records that a job names.
+pub(crate) fn load(section: &DataSection) -> Result<Dataset, DataError> {
+    let table = match &section.file {
+        Some(file) => table::read(file, section.header, section.label.as_deref())?,
+        None => builtin::table(section.set),
+    };
+    let label = match (&section.file, &section.label) {
+        (_, Some(label)) => table.column(label)?,
+        (None, None) => table.header.len() - 1,
+        (Some(_), None) => return Err(DataError::NoLabel { columns: table.header.join(", ") }),
+    };
+    prepare(&table, label, section)
+}
+
+fn prepare(table: &Table, label: usize, section: &DataSection) -> Result<Dataset, DataError> {
+    let targets = Targets::read(table, label, section)?;
+    let split = Split::stratified(&targets.strata, section.test_fraction, section.seed);
+    if split.test.is_empty() || !targets.learnable(&split.train) {
+        return Err(DataError::TooFewRows { file: table.name.clone(), rows: table.rows.len() });
+    }
+    let features = Features::read(table, label, &split.train, section.missing == Missing::Refuse)?;
+    let (target_mean, target_scale) = targets.moments(&split.train);
+    let rows = |rows: &[usize]| -> Result<Rows, DataError> {
+        let mut out = Rows { count: rows.len(), ..Rows::default() };
+        for &row in rows {
+            features.push(table, row, &mut out.x)?;
+            targets.push(table, row, target_mean, target_scale, &mut out.y)?;
+        }
+        Ok(out)
+    };
+    Ok(Dataset {
+        name: table.name.clone(),
+        task: targets.task,
+        train: rows(&split.train)?,
+        test: rows(&split.test)?,
+        features: features.names(),
+        missing: features.missing(),
+        classes: targets.classes,
+        target_scale,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,35 @@
+//! What this machine has to compute with.
+
+use shared::ids::PartyId;
+
+/// Whether a GPU can be used. This build carries no GPU backend, so the answer is no.
+pub(crate) fn gpu_found() -> bool {
+    false
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+/// Threads for each lane when all three parties share this machine: what was asked for, or an even share of the cores.
+pub(crate) fn threads_per_lane(lanes: u16, asked: usize) -> usize {
+    let local_lanes = PartyId::ALL.len() * usize::from(lanes);
+    if asked > 0 { asked } else { (cores() / local_lanes).max(1) }
+}
+
+/// What the user should know about the devices before a run.
+pub(crate) fn remarks(lanes: u16) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if !gpu_found() {
+        remarks.push(format!("no GPU found: CPU devices stand in, {lanes} per party"));
+    }
+    let (cores, local_lanes) = (cores(), PartyId::ALL.len() * usize::from(lanes));
+    if lanes > 1 && cores < local_lanes {
+        remarks.push(format!(
+            "no speed-up can be expected: {local_lanes} lanes (3 parties x {lanes}) share {cores} cores, so lanes take \
+             turns; {local_lanes} cores, or a machine per party, would let them run side by side"
+        ));
+    }
+    remarks
+}

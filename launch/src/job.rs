@@ -1,0 +1,114 @@
+//! From a job file and its data to the job that the parties agree on.
+
+use shared::config::{Activation, JobFile, ModelKind};
+use shared::job::{JobSpec, PROTOCOL_VERSION, Reveal, Training, Work};
+use shared::model::{Layer, Loss, Model};
+
+use crate::data::{Dataset, Task};
+use crate::device;
+use crate::exit::LaunchError;
+
+/// The network that a job file asks for, fitted to the data.
+pub(crate) fn model(job: &JobFile, data: &Dataset) -> Model {
+    let loss = match data.task {
+        Task::Binary => Loss::BinaryCrossEntropy,
+        Task::Multiclass => Loss::SoftmaxCrossEntropy,
+        Task::Regression => Loss::MeanSquared,
+    };
+    let hidden = match job.model.kind {
+        ModelKind::Logreg => &[][..],
+        ModelKind::Mlp => &job.model.hidden,
+    };
+    let mut model = Model::mlp(data.features.len(), hidden, data.outputs(), loss);
+    let activation = match job.model.activation {
+        Activation::Relu => Layer::Relu,
+        Activation::Sigmoid => Layer::Sigmoid,
+        Activation::Tanh => Layer::Tanh,
+    };
+    model.layers.iter_mut().filter(|layer| **layer == Layer::Relu).for_each(|layer| *layer = activation);
+    model
+}
+
+/// The openings that the job may make: those of the job file, or the test metrics of the task.
+pub(crate) fn reveal(job: &JobFile, task: Task) -> Result<Vec<Reveal>, LaunchError> {
+    let (name, possible) = match task {
+        Task::Binary => ("binary", &[Reveal::TestAccuracy, Reveal::TestAuroc][..]),
+        Task::Multiclass => ("multiclass", &[Reveal::TestAccuracy][..]),
+        Task::Regression => ("regression", &[Reveal::TestLoss][..]),
+    };
+    let mut reveal = job.reveal.open.clone().unwrap_or_else(|| possible.to_vec());
+    reveal.sort_unstable();
+    reveal.dedup();
+    match reveal.iter().find(|wanted| !possible.contains(wanted)) {
+        Some(wanted) => Err(LaunchError::NoSuchMetric { name: wanted.name(), task: name }),
+        None => Ok(reveal),
+    }
+}
+
+/// The whole job, with the digest of the data as encoded.
+pub(crate) fn spec(job: &JobFile, data: &Dataset, data_digest: [u8; 32]) -> Result<JobSpec, LaunchError> {
+    let (lanes, rows) = (job.job.lanes, data.train.count);
+    if usize::from(lanes) > rows {
+        return Err(LaunchError::MoreLanesThanSamples { lanes, rows });
+    }
+    let training = Training {
+        model: model(job, data),
+        train: job.train.clone(),
+        train_rows: rows,
+        test_rows: data.test.count,
+        data_digest,
+        max_steps: None,
+        calibration_steps: if lanes > 1 { job.job.calibration_steps } else { 0 },
+    };
+    Ok(JobSpec {
+        version: PROTOCOL_VERSION.into(),
+        lanes,
+        threads: device::threads_per_lane(lanes, job.job.threads),
+        protocol: job.protocol,
+        reveal: reveal(job, data.task)?,
+        work: Work::Train(training),
+        peer_timeout_seconds: job.job.peer_timeout_seconds,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::config::{BuiltIn, DataSection};
+
+    use super::*;
+    use crate::data;
+
+    #[test]
+    fn the_default_job_is_logistic_regression_that_opens_test_metrics() {
+        let (job, data) = (JobFile::default(), data::load(&DataSection::default()).unwrap());
+        let spec = spec(&job, &data, [0; 32]).unwrap();
+        let Work::Train(training) = &spec.work else { panic!("it trains") };
+        assert_eq!(training.model, Model::logistic(30));
+        assert_eq!((training.train_rows, training.test_rows, training.calibration_steps), (455, 114, 0));
+        assert_eq!(spec.reveal, [Reveal::TestAccuracy, Reveal::TestAuroc]);
+    }
+
+    #[test]
+    fn layers_follow_the_job_file() {
+        let data = data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }).unwrap();
+        let mut job = JobFile::default();
+        (job.model.kind, job.model.activation, job.model.hidden) = (ModelKind::Mlp, Activation::Tanh, vec![5]);
+        assert_eq!(
+            model(&job, &data).layers,
+            [Layer::Linear { outputs: 5 }, Layer::Tanh, Layer::Linear { outputs: 10 }]
+        );
+        job.reveal.open = Some(vec![Reveal::TestAuroc]);
+        let error = reveal(&job, data.task).unwrap_err().to_string();
+        assert_eq!(error, "reveal.open names test-auroc, which a multiclass task does not have");
+    }
+
+    #[test]
+    fn more_lanes_than_samples_are_refused() {
+        let mut data = data::load(&DataSection::default()).unwrap();
+        data.train.count = 3;
+        let mut job = JobFile::default();
+        job.job.lanes = 4;
+        let error = spec(&job, &data, [0; 32]).unwrap_err().to_string();
+        assert_eq!(error, "4 lanes for 3 training rows: every lane needs at least one; use --gpus 3 or fewer");
+    }
+}

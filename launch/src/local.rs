@@ -1,0 +1,90 @@
+//! Runs a job with all three parties on this machine.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use orchestrator::{Deadlines, LocalJob, Outcome};
+use shared::ids::{JobId, PartyId};
+use shared::job::JobSpec;
+use shared::wire::{PartyReport, Setup, ToParty};
+
+use crate::exit::LaunchError;
+use crate::folder::RunFolder;
+use crate::follow::Follower;
+
+/// Ctrl-C and SIGTERM, for the whole program.
+#[derive(Clone)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// From now on signals are noted instead of ending the program.
+    pub(crate) fn install() -> Self {
+        let flag = Arc::new(AtomicBool::new(false));
+        let noted = flag.clone();
+        if let Err(error) = ctrlc::set_handler(move || noted.store(true, Ordering::Relaxed)) {
+            eprintln!("Ctrl-C will not stop the parties in order: {error}");
+        }
+        Self(flag)
+    }
+}
+
+/// How parties are started and watched.
+pub(crate) struct Start {
+    /// Executable of a party; this program itself if none.
+    pub(crate) program: Option<PathBuf>,
+    /// Whether parties serve `/metrics`.
+    pub(crate) metrics: bool,
+    /// Seconds until all lanes must be connected.
+    pub(crate) startup_timeout_seconds: u32,
+    /// Longest pause between steps, seconds.
+    pub(crate) progress_timeout_seconds: u32,
+}
+
+/// What a completed job brought.
+pub(crate) struct Completed {
+    /// Reports of P0, P1, P2.
+    pub(crate) reports: [PartyReport; 3],
+    /// From start to all lanes connected.
+    pub(crate) startup_seconds: f64,
+}
+
+/// Runs a job to its end. All parties have ended when this returns.
+pub(crate) fn run(
+    spec: &JobSpec,
+    data: Option<[ToParty; 3]>,
+    start: &Start,
+    folder: &RunFolder,
+    follower: &mut Follower,
+    interrupt: &Interrupt,
+) -> Result<Completed, LaunchError> {
+    let program = match &start.program {
+        Some(program) => program.clone(),
+        None => std::env::current_exe().map_err(|error| LaunchError::Usage(format!("own executable: {error}")))?,
+    };
+    let setups = PartyId::ALL.map(|party| Setup {
+        job_id: JobId(folder.job_id.clone()),
+        job: spec.clone(),
+        party,
+        epoch: 1,
+        folder: folder.party(party).display().to_string(),
+        metrics: start.metrics.then(|| "127.0.0.1:0".to_owned()),
+    });
+    let deadlines = Deadlines {
+        startup_ms: 1000 * u64::from(start.startup_timeout_seconds),
+        progress_ms: 1000 * u64::from(start.progress_timeout_seconds),
+    };
+    let job = LocalJob { program, arguments: vec!["party".into()], setups, data, deadlines };
+    let ending = orchestrator::run(job, &interrupt.0, &mut |notice| follower.notice(&notice));
+    if let Some(error) = follower.log_error() {
+        return Err(error);
+    }
+    let startup_seconds = follower.startup().map_or(0.0, |time| time.as_secs_f64());
+    match ending.outcome {
+        Outcome::Succeeded(reports) => Ok(Completed { reports: *reports, startup_seconds }),
+        Outcome::Cancelled => Err(LaunchError::Interrupted),
+        Outcome::Failed(failure) => {
+            Err(LaunchError::Job { failure: Box::new(failure), logs: folder.path().display().to_string() })
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The verb `plan`: what a job will cost and reveal, without running it.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use shared::job::{JobSpec, Training, Work};
+
+use crate::args::{Output, PlanArgs};
+use crate::cost::{self, Cost, Part};
+use crate::data::{self, Dataset};
+use crate::device;
+use crate::exit::LaunchError;
+use crate::report::{bytes, seconds};
+use crate::{job, print, settings};
+
+/// Layout of the JSON plan.
+const SCHEMA: &str = "trefoil-plan/1";
+/// Multiply-adds per second of one core that the prediction assumes, by instruction set.
+const PRODUCTS_PER_SECOND: [(&str, f64); 3] = [("avx512", 40e9), ("avx2", 11e9), ("portable", 3e9)];
+/// Bytes per second of one core for masking, truncating and moving what is sent.
+const MASKED_BYTES_PER_SECOND: f64 = 1e9;
+
+/// A plan, as JSON shows it.
+#[derive(Debug, Serialize)]
+struct Plan {
+    schema: &'static str,
+    parties: usize,
+    lanes: u16,
+    threads: usize,
+    parameters: usize,
+    steps: usize,
+    batch: usize,
+    bytes_per_step_per_party: f64,
+    rounds_per_step: f64,
+    gemms_per_step: usize,
+    products_per_step: f64,
+    memory_bytes_per_party: f64,
+    seconds_per_step: f64,
+    seconds_compute: f64,
+    seconds_transfer: f64,
+    seconds_rounds: f64,
+    train_seconds: f64,
+    reveal: Vec<&'static str>,
+    remarks: Vec<String>,
+}
+
+/// Plans a job and prints the plan.
+pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
+    if !(args.rtt_ms >= 0.0 && args.bandwidth_mbit > 0.0) {
+        return Err(LaunchError::Usage("--rtt-ms must not be negative and --bandwidth-mbit must be above 0".into()));
+    }
+    let settings = settings::load(&args.run, std::env::vars())?;
+    if args.run.print_config {
+        print(&settings.describe());
+        return Ok(());
+    }
+    let data = data::load(&settings.job.data)?;
+    let spec = job::spec(&settings.job, &data, [0; 32])?;
+    let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
+    let parts = cost::step(&training.model, &spec.protocol, training.train.batch.min(training.train_rows));
+    let plan = Plan::new(args, &spec, training, &parts);
+    print(&match args.run.output {
+        Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
+        Output::Text => plan.text(&data, &parts),
+    });
+    Ok(())
+}
+
+impl Plan {
+    #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+    fn new(args: &PlanArgs, spec: &JobSpec, training: &Training, parts: &[Part]) -> Self {
+        let total = parts.iter().fold(Cost::default(), |sum, part| sum + part.cost);
+        let products: f64 = parts.iter().map(|part| part.products).sum();
+        let steps = training.train.steps(training.train_rows);
+        // Three parties share this machine.
+        let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
+        let compute = (products / products_per_second() + total.bytes * 3.0 / MASKED_BYTES_PER_SECOND) / cores;
+        let transfer = total.bytes * 8.0 / (args.bandwidth_mbit * 1e6);
+        let rounds = total.rounds * args.rtt_ms / 2e3;
+        let step = compute + transfer + rounds;
+        Self {
+            schema: SCHEMA,
+            parties: 3,
+            lanes: spec.lanes,
+            threads: spec.threads,
+            parameters: training.model.parameters(),
+            steps,
+            batch: training.train.batch,
+            bytes_per_step_per_party: total.bytes,
+            rounds_per_step: total.rounds,
+            gemms_per_step: parts.iter().map(|part| part.gemms).sum(),
+            products_per_step: products,
+            memory_bytes_per_party: memory(spec, training),
+            seconds_per_step: step,
+            seconds_compute: compute,
+            seconds_transfer: transfer,
+            seconds_rounds: rounds,
+            train_seconds: step * steps as f64,
+            reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
+            remarks: device::remarks(spec.lanes),
+        }
+    }
+
+    fn text(&self, data: &Dataset, parts: &[Part]) -> String {
+        let mut text = format!(
+            "plan: {} parties, lanes {} each with threads {}, {} ({} training and {} test rows)\n\n",
+            self.parties, self.lanes, self.threads, data.name, data.train.count, data.test.count
+        );
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "{:34}{:>14}{:>8}{:>7}{:>16}",
+            "per step and party", "sent", "rounds", "GEMMs", "multiply-adds"
+        );
+        for part in parts {
+            let (sent, rounds) = (bytes(part.cost.bytes), part.cost.rounds);
+            let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{:>7}{:>16.3e}", part.name, part.gemms, part.products);
+        }
+        let sent = bytes(self.bytes_per_step_per_party);
+        let (rounds, gemms, products) = (self.rounds_per_step, self.gemms_per_step, self.products_per_step);
+        let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{gemms:>7}{products:>16.3e}\n", "sum");
+        let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
+        let rows = [
+            (
+                "predicted time per step",
+                format!(
+                    "{} = compute {compute} + transfer {transfer} + round trips {}",
+                    seconds(self.seconds_per_step),
+                    seconds(self.seconds_rounds)
+                ),
+            ),
+            (
+                "predicted training time",
+                format!("{} for {} steps of {} samples", seconds(self.train_seconds), self.steps, self.batch),
+            ),
+            ("memory per party", bytes(self.memory_bytes_per_party)),
+            ("will be opened", if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") }),
+            ("stays in shares", "records, labels, weights, gradients, scores, the model".into()),
+            ("is public", "shapes, timing, hyper-parameters, batch order, the seeds".into()),
+        ];
+        for (name, value) in rows {
+            let _ = writeln!(text, "{name:26}{value}");
+        }
+        for remark in &self.remarks {
+            let _ = writeln!(text, "{:26}{remark}", "note");
+        }
+        text
+    }
+}
+
+/// Two components of data, weights, momentum, activations and their gradients, and the masks in flight.
+#[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
+fn memory(spec: &JobSpec, training: &Training) -> f64 {
+    let (model, lanes) = (&training.model, f64::from(spec.lanes));
+    let rows = (training.train_rows + training.test_rows) as f64;
+    let data = rows * (model.inputs + model.outputs()) as f64;
+    let widths: usize = model.linear_shapes().iter().map(|(_, outputs)| outputs).sum();
+    let batch = training.train.batch.min(training.train_rows) as f64;
+    let activations = batch * (model.inputs + 6 * widths) as f64;
+    let states = if training.train.momentum > 0.0 { 4.0 } else { 3.0 };
+    let process = 12e6;
+    process + 16.0 * (data + activations + lanes * states * model.parameters() as f64)
+}
+
+fn products_per_second() -> f64 {
+    #[cfg(target_arch = "x86_64")]
+    let set = match () {
+        () if is_x86_feature_detected!("avx512dq") => "avx512",
+        () if is_x86_feature_detected!("avx2") => "avx2",
+        () => "portable",
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let set = "portable";
+    PRODUCTS_PER_SECOND.iter().find(|(name, _)| *name == set).map_or(1e9, |(_, rate)| *rate)
+}

@@ -1,0 +1,191 @@
+//! The program as a user meets it: help, completions, configuration, and what it says about bad input. Every refused
+//! input must leave nothing behind.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// Runs `mpc-launch` in an empty folder.
+fn launch(folder: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mpc-launch"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("MPC_") || name == "COLUMNS") {
+        command.env_remove(name);
+    }
+    command.current_dir(folder).args(arguments).output().expect("the program starts")
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().expect("a temporary folder")
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The error of a refused run, which must exit with 2 and leave the folder as it was.
+fn refused(arguments: &[&str], csv: Option<&str>) -> String {
+    let folder = folder();
+    if let Some(csv) = csv {
+        std::fs::write(folder.path().join("t.csv"), csv).expect("the folder can be written");
+    }
+    let output = launch(folder.path(), arguments);
+    let error = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}: errors go to standard error");
+    let left: Vec<_> = std::fs::read_dir(folder.path()).expect("the folder exists").collect();
+    assert_eq!(left.len(), usize::from(csv.is_some()), "{arguments:?} left something behind: {left:?}");
+    error
+}
+
+fn refused_csv(csv: &str) -> String {
+    refused(&["--data", "t.csv", "--label", "y"], Some(csv))
+}
+
+#[test]
+fn help_is_as_recorded() {
+    let snapshot = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
+    let mut text = String::new();
+    for arguments in [&["--help"][..], &["run", "--help"], &["plan", "--help"], &["bench", "--help"]] {
+        let output = launch(folder().path(), arguments);
+        assert!(output.status.success());
+        text += &format!("$ mpc-launch {}\n{}\n", arguments.join(" "), stdout(&output));
+    }
+    if std::env::var_os("UPDATE_SNAPSHOTS").is_some() {
+        std::fs::write(&snapshot, &text).expect("the snapshot can be written");
+    }
+    let recorded = std::fs::read_to_string(&snapshot).expect("the snapshot is in the repository");
+    assert!(recorded == text, "the help changed; UPDATE_SNAPSHOTS=1 records it:\n{text}");
+}
+
+#[test]
+fn completions_name_verbs_and_flags() {
+    for shell in ["bash", "zsh", "fish"] {
+        let text = stdout(&launch(folder().path(), &["completions", shell]));
+        for word in ["mpc-launch", "bench", "test-fraction", "print-config"] {
+            assert!(text.contains(word), "{shell} lacks {word}");
+        }
+    }
+}
+
+#[test]
+fn the_version_names_the_protocol() {
+    let text = stdout(&launch(folder().path(), &["version"]));
+    assert!(text.contains("mpc-launch 0.") && text.contains("protocol trefoil-0."), "{text}");
+}
+
+#[test]
+fn print_config_shows_origins_and_runs_nothing() {
+    let folder = folder();
+    std::fs::write(folder.path().join("job.toml"), "[train]\nbatch = 32\n").expect("the folder can be written");
+    let output =
+        launch(folder.path(), &["--config", "job.toml", "--gpus", "2", "--set", "train.lr=0.1", "--print-config"]);
+    let text = stdout(&output);
+    let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap_or_default().to_owned();
+    assert!(line("train.lr ").contains("0.1") && line("train.lr ").ends_with("# flag --set"), "{text}");
+    assert!(line("train.batch").ends_with("# file job.toml"), "{text}");
+    assert!(line("job.lanes").ends_with("# flag --gpus"), "{text}");
+    assert!(line("train.epochs").ends_with("# default"), "{text}");
+    assert!(!folder.path().join("runs").exists());
+}
+
+#[test]
+fn a_plan_shows_cost_and_openings_and_runs_nothing() {
+    let folder = folder();
+    let text = stdout(&launch(folder.path(), &["plan", "--set", "model.kind=mlp"]));
+    for part in ["layer 1 linear 30 -> 64", "predicted time per step", "will be opened", "test-accuracy, test-auroc"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let output = launch(folder.path(), &["plan", "--output", "json"]);
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    for key in ["bytes_per_step_per_party", "rounds_per_step", "gemms_per_step", "memory_bytes_per_party", "reveal"] {
+        assert!(!plan[key].is_null(), "{key}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder exists").count(), 0);
+}
+
+#[test]
+fn bad_usage_is_refused() {
+    let cases: [(&[&str], &str); 11] = [
+        (&["--gpus", "0"], "job.lanes = 0 is out of range: 1 to 64 lanes"),
+        (&["--parties", "2"], "3 is supported; 2 (with a dealer) and 4 or more are planned"),
+        (&["--parties", "4"], "3 is supported; 2 (with a dealer) and 4 or more are planned"),
+        (&["bench", "w2", "--parties", "2"], "3 is supported"),
+        (&["--set", "train.epoch=3"], "did you mean \"train.epochs\"?"),
+        (&["--set", "train.lr=-1"], "train.lr = -1"),
+        (&["--test-fraction", "1.5"], "data.test_fraction = 1.5 is out of range: above 0 and below 1"),
+        (&["--config", "none.toml"], "none.toml"),
+        (&["--data", "none.csv", "--label", "y"], "cannot read none.csv"),
+        (&["bench", "w4", "--only", "matmul-7"], "the lines of w4 are matmul-512"),
+        (&["--set", "reveal.open=[\"test-loss\"]"], "reveal.open names test-loss"),
+    ];
+    for (arguments, message) in cases {
+        let error = refused(arguments, None);
+        assert!(error.contains(message), "{arguments:?}: {error}");
+    }
+    assert!(refused(&["--gpus", "many"], None).contains("invalid value"));
+    assert!(refused(&["bench", "w3"], None).contains("possible values"));
+}
+
+#[test]
+fn bad_records_are_refused_by_line_and_column() {
+    let rows = |special: &str| {
+        let rows: String = (0..20).map(|i| format!("{i}.5,{}\n", i % 2)).collect();
+        format!("a,y\n{rows}{special}\n")
+    };
+    let cases = [
+        (rows("1,2,3"), "t.csv, line 22: 3 cells where the first row has 2"),
+        (rows("high,1"), "t.csv, line 22, column \"a\": \"high\" is not a number"),
+        (rows("inf,1"), "t.csv, line 22, column \"a\": \"inf\" is not a finite number"),
+        (rows("1,"), "t.csv, line 22: the target column \"y\" is empty"),
+        (String::new(), "t.csv holds no records"),
+        ("a,y\n1,0\n2,0\n3,0\n4,0\n".into(), "every row is \"0\"; training needs at least two classes"),
+        ("a,b\n1,0\n2,1\n".into(), "t.csv has no column \"y\"; the columns are: a, b"),
+    ];
+    for (csv, message) in cases {
+        let error = refused_csv(&csv);
+        assert!(error.contains(message), "{error}");
+    }
+    let unnamed = refused(&["--data", "t.csv"], Some("a,y\n1,0\n2,1\n"));
+    assert!(unnamed.contains("name the target column with --label"), "{unnamed}");
+    let strict = ["--data", "t.csv", "--label", "y", "--set", "data.missing=refuse"];
+    let error = refused(&strict, Some(&rows("NaN,1")));
+    assert!(error.contains("t.csv, line 22, column \"a\": the value is missing"), "{error}");
+    let lanes = refused(&["--data", "t.csv", "--label", "y", "--gpus", "40"], Some(&rows("1,1")));
+    assert!(lanes.contains("40 lanes for 16 training rows"), "{lanes}");
+}
+
+#[test]
+fn a_value_too_large_for_fixed_point_is_refused() {
+    // With every seed of the split one of these two rows or none is a test row.
+    let rows: String = (0..20).map(|i| format!("0.{i},{}\n", i % 2)).collect();
+    let csv = format!("a,y\n{rows}1e9,0\n1e9,1\n");
+    let seed = |seed: u64| {
+        let folder = folder();
+        std::fs::write(folder.path().join("t.csv"), &csv).expect("the folder can be written");
+        let seed = seed.to_string();
+        let output = launch(folder.path(), &["plan", "--data", "t.csv", "--label", "y", "--seed", &seed]);
+        (output.status.code(), stderr(&output))
+    };
+    let found = (0..60).map(seed).find(|(code, _)| *code == Some(2)).expect("some split tests on both rows");
+    assert!(
+        found.1.contains("column \"a\": even after standardisation the value's magnitude is too large"),
+        "{}",
+        found.1
+    );
+}
+
+#[test]
+fn a_run_folder_that_cannot_be_written_is_named() {
+    let folder = folder();
+    std::fs::write(folder.path().join("runs"), "").expect("the folder can be written");
+    let output = launch(folder.path(), &[]);
+    let error = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("run folder runs") && error.contains("job.folder"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder exists").count(), 1);
+}
