@@ -72,14 +72,15 @@ impl Party {
                     Poll::Pending => still.push((i, task)),
                 }
                 if self.wire.borrow().is_eager() {
-                    self.wire.borrow_mut().flush(&self.meter)?;
+                    self.wire.borrow_mut().flush_now(&self.meter)?;
                 }
             }
-            self.wire.borrow_mut().flush(&self.meter)?;
             tasks = still;
             if tasks.is_empty() {
+                self.wire.borrow_mut().flush_now(&self.meter)?;
                 break;
             }
+            self.wire.borrow_mut().flush(&self.meter)?;
             self.check_stop()?;
             self.wire.borrow_mut().pump(&self.meter)?;
         }

@@ -68,6 +68,12 @@ impl Wire {
         })
     }
 
+    /// As [`Wire::flush`], when no wait follows: what is sent must leave while this party is busy elsewhere.
+    pub(super) fn flush_now(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
+        self.flush(meter)?;
+        Ok(meter.within(Phase::OpenSend, || self.transport.flush())?)
+    }
+
     /// The next message of a channel, if it has arrived.
     pub(super) fn take(&mut self, from: PartyId, channel: u32) -> Option<Message> {
         let queue = self.incoming.get_mut(&(from, channel))?;
