@@ -1,5 +1,5 @@
 //! Records as numbers: from a CSV file or a built-in table to a standardised training and test split.
-//! Knows nothing of shares before [`encode`].
+//! Knows nothing of shares before [`mod@encode`].
 
 mod builtin;
 mod columns;

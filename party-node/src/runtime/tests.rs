@@ -122,7 +122,7 @@ fn give_data(children: &mut [Child; 3]) {
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn note_secrets(setup: &LaneSetup) {
-    let keys = setup.keys.for_inspection().into_iter().flatten().map(|word| u64::from(word));
+    let keys = setup.keys.for_inspection().into_iter().flatten().map(u64::from);
     let data = setup.data.iter().flat_map(|data| data.train_x.first.iter().chain(&data.train_y.second).copied());
     let words: Vec<u64> = keys.chain(data).collect();
     let spellings = words.into_iter().flat_map(|word| [format!("{word}"), format!("{word:x}"), format!("{word:X}")]);
@@ -246,7 +246,10 @@ fn a_defect_in_one_lane_ends_all_parties_soon_and_each_names_the_cause_it_saw() 
     let (children, _) = start_all([0, 1, 2].map(|party| setup(party, 2)), work_until_p0_breaks);
     let failures = children.map(|child| child.thread.join().unwrap().unwrap_err());
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    assert_eq!((failures[0].lane.unwrap().0, failures[0].step, failures[0].kind), (1, Some(5), FailureKind::Connection));
+    assert_eq!(
+        (failures[0].lane.unwrap().0, failures[0].step, failures[0].kind),
+        (1, Some(5), FailureKind::Connection)
+    );
     for failure in &failures[1..] {
         assert_eq!((failure.step, failure.kind), (Some(7), FailureKind::Connection), "{failure:?}");
         assert!(failure.peer.is_some() && failure.lane.is_some(), "{failure:?}");
