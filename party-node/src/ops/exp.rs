@@ -223,20 +223,10 @@ fn word_to_f64(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use shared::fixed::FixedPoint;
-    use shared::job::ProtocolSpec;
-
     use super::*;
+    use crate::ops::{spec, trunc_bytes};
     use crate::protocol::carry_bytes;
     use crate::world::{Cost, World, assert_masked};
-
-    fn spec(bits: u32) -> ProtocolSpec {
-        ProtocolSpec { fraction_bits: FixedPoint::new(bits).unwrap(), ..ProtocolSpec::default() }
-    }
-
-    fn trunc_bytes(n: usize, shift: u32) -> usize {
-        24 * n + 3 * (n * shift as usize).div_ceil(8)
-    }
 
     #[test]
     fn portable_exp_is_close() {

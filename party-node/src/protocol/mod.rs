@@ -28,7 +28,7 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 
 pub use compare::{and, carry, carry_bytes, sign};
-pub use inject::{Kept, Term, inject, inject_again, inject_sum, to_arithmetic};
+pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
 pub use input::input;
 pub use mul::{Matrix, matmul, matmul_doubled, mul, mul_doubled, square_doubled};
 pub use open::open;

@@ -246,7 +246,10 @@ fn a_defect_in_one_lane_ends_all_parties_soon_and_each_names_the_cause_it_saw() 
     let (children, _) = start_all([0, 1, 2].map(|party| setup(party, 2)), work_until_p0_breaks);
     let failures = children.map(|child| child.thread.join().unwrap().unwrap_err());
     assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
-    assert_eq!((failures[0].lane.unwrap().0, failures[0].step, failures[0].kind), (1, Some(5), FailureKind::Connection));
+    assert_eq!(
+        (failures[0].lane.unwrap().0, failures[0].step, failures[0].kind),
+        (1, Some(5), FailureKind::Connection)
+    );
     for failure in &failures[1..] {
         assert_eq!((failure.step, failure.kind), (Some(7), FailureKind::Connection), "{failure:?}");
         assert!(failure.peer.is_some() && failure.lane.is_some(), "{failure:?}");
