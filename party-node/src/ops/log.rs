@@ -2,7 +2,7 @@
 
 use super::normalise::{BinaryRange, normalise};
 use super::{unit, word};
-use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, square_doubled, trunc};
+use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, square_doubled, trunc_exact};
 
 /// `ln(3/4 + u)` on `[-1/4, 1/4]` by interpolation at Chebyshev's nodes: error below `2e-7`.
 const COEFFICIENTS: [f64; 8] = [
@@ -45,7 +45,7 @@ pub(super) async fn log_within(
     let exponents = range.form(fixed.bits(), |end| f64::from(end) * std::f64::consts::LN_2);
     let normal = normalise(tile, x, range, &[range.scale(POWER_BITS), exponents]).await?;
     let [scale, exponent] = &normal.forms[..] else { unreachable!("two forms were asked for") };
-    let mantissa = trunc(tile, mul_doubled(tile, &normal.clamped, scale), fixed.bits() + 1).await?;
+    let mantissa = trunc_exact(tile, mul_doubled(tile, &normal.clamped, scale), fixed.bits() + 1).await?;
     Ok(log_mantissa(tile, &mantissa).await?.plus(exponent))
 }
 
@@ -53,10 +53,10 @@ pub(super) async fn log_within(
 async fn log_mantissa(tile: &Tile<'_>, y: &TileShare) -> Result<TileShare, ProtocolError> {
     let n = y.len();
     let u = y.clone().plus_public(tile, word(-0.75 * unit(POWER_BITS)));
-    let u2 = trunc(tile, square_doubled(tile, &u), POWER_BITS + 1).await?;
+    let u2 = trunc_exact(tile, square_doubled(tile, &u), POWER_BITS + 1).await?;
     let mut powers = mul_doubled(tile, &u, &u2).0;
     powers.extend(square_doubled(tile, &u2).0);
-    let powers = trunc(tile, DoubledPartial(powers), POWER_BITS + 1).await?;
+    let powers = trunc_exact(tile, DoubledPartial(powers), POWER_BITS + 1).await?;
     let (u3, u4) = (powers.slice(0..n), powers.slice(n..2 * n));
 
     let coefficient = |k: usize, bits: u32| word(COEFFICIENTS[k] * unit(bits));
@@ -73,7 +73,7 @@ async fn log_mantissa(tile: &Tile<'_>, y: &TileShare) -> Result<TileShare, Proto
     let all_bits = COEFFICIENT_BITS + 2 * POWER_BITS;
     let constant = TileShare::public(tile, vec![coefficient(0, all_bits); n]);
     let sum = sum.plus(&DoubledPartial::from_share(tile, &constant, 1));
-    trunc(tile, sum, all_bits + 1 - tile.party().fixed().bits()).await
+    trunc_exact(tile, sum, all_bits + 1 - tile.party().fixed().bits()).await
 }
 
 #[cfg(test)]

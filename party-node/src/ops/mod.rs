@@ -74,3 +74,38 @@ fn spec(bits: u32) -> shared::job::ProtocolSpec {
     let fraction_bits = shared::fixed::FixedPoint::new(bits).expect("supported");
     shared::job::ProtocolSpec { fraction_bits, ..Default::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::job::{ProtocolSpec, Truncation};
+
+    use super::*;
+    use crate::protocol::TileShare;
+    use crate::world::World;
+
+    #[test]
+    fn functions_do_not_fail_where_products_are_truncated_fast() {
+        let spec = ProtocolSpec { trunc: Truncation::Fast, ..ProtocolSpec::default() };
+        let fixed = spec.fraction_bits;
+        let x: Vec<u64> = (1..2000).map(|i| fixed.constant(f64::from(i) / 256.0)).collect();
+        let (z, _) = World::new(6).with_spec(spec).tile(1, [&x], async |tile, [x]| {
+            let all = [
+                exp(tile, &x).await?,
+                log(tile, &x).await?,
+                sqrt(tile, &x).await?,
+                inverse_sqrt(tile, &x).await?,
+                reciprocal(tile, &x).await?,
+                sigmoid(tile, &x).await?,
+            ];
+            Ok(TileShare::concat(&all.each_ref()))
+        });
+        let functions: [fn(f64) -> f64; 6] =
+            [f64::exp, f64::ln, f64::sqrt, |x| x.sqrt().recip(), f64::recip, |x| 1.0 / (1.0 + (-x).exp())];
+        for (z, function) in z.chunks(x.len()).zip(functions) {
+            for (z, x) in z.iter().zip(&x) {
+                let (z, want) = (fixed.decode(*z), function(fixed.decode(*x)));
+                assert!((z - want).abs() < 4.1e-4 + want.abs() * 1e-4, "{z} {want}");
+            }
+        }
+    }
+}

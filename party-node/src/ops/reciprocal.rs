@@ -9,7 +9,7 @@ use super::normalise::{BinaryRange, normalise};
 use super::{balanced, unit, word};
 use crate::protocol::{
     DoubledPartial, ProtocolError, Term, Tile, TileShare, inject, inject_again, inject_sum, join, mul_doubled, sign,
-    trunc,
+    trunc_exact,
 };
 
 /// What the factors may leave of `abs(1 - d)`.
@@ -52,7 +52,7 @@ pub async fn reciprocal_bounded(
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `1 / x`, relative error `2^-16` and one unit in the last place; `abs(x)` is clamped to `[2^-l, 2^h]` first, `l = min(f/2, 8)`, `h = min(14, k-2-f)`, so that `1/0 = 2^l` |
+/// | Computes | `1 / x`, relative error `2^-16` and 1.1 units in the last place; `abs(x)` is clamped to `[2^-l, 2^h]` first, `l = min(f/2, 8)`, `h = min(14, k-2-f)`, so that `1/0 = 2^l` |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | two [`sign`], and 10: 20 for `k = 32`; one more if nothing before lets the helper run ahead |
 /// | Bytes | over the three parties, `f = 16`: 24 [`sign`], and about `507 n`: 327 per element and party |
@@ -68,7 +68,7 @@ pub async fn reciprocal(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, Pro
     let normal = normalise(tile, &part.times(2).minus(x), &range, &[range.scale(bits)]).await?;
     let [scale] = &normal.forms[..] else { unreachable!("one form was asked for") };
     let beside = tile.fork();
-    let mantissa = trunc(tile, mul_doubled(tile, &normal.clamped, scale), f + 1);
+    let mantissa = trunc_exact(tile, mul_doubled(tile, &normal.clamped, scale), f + 1);
     let (mantissa, part) = join(mantissa, inject_again(&beside, &kept, scale)).await?;
     tile.rejoin(&beside);
     let numerator = part.times(2).minus(scale);
@@ -105,13 +105,13 @@ pub async fn divide(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<Til
     let quotient = async {
         let mut both = mul_doubled(tile, &normal.clamped, scale).0;
         both.extend_from_slice(&numerator.0);
-        let both = trunc(tile, DoubledPartial(both), f + 1).await?;
+        let both = trunc_exact(tile, DoubledPartial(both), f + 1).await?;
         let factors = plan(MANTISSA, bits, bits, quotient_bits + 1);
         converge(tile, both.slice(n..2 * n), both.slice(0..n), 1, &factors).await
     };
     let limits = async {
         // The numerator reaches 2^21 and must fit the comparison window.
-        let coarse = trunc(&beside, numerator.clone(), f + bits + 1 - COARSE_BITS).await?;
+        let coarse = trunc_exact(&beside, numerator.clone(), f + bits + 1 - COARSE_BITS).await?;
         let limit = 1 << (quotient_bits + COARSE_BITS);
         above(&beside, &coarse, -limit, limit).await
     };
@@ -139,7 +139,7 @@ fn divisors(tile: &Tile<'_>) -> BinaryRange {
 /// | Computes | `x / s`, `abs(x) <= 2`, `1 <= s <= high <= 128`; relative error `2^-13`, and one unit in the last place. Other `s`: garbage |
 /// | Holds | `x` of `g n` elements, `s` of `n` -> `g n` |
 /// | Rounds | 2 per factor: 3 factors up to `high = 3`, 4 up to 10, 5 up to 40, 6 up to 128 |
-/// | Bytes | over the three parties, those of [`trunc`] on `(g+1) n` elements for each factor but the last, on `g n` for that: with 24 bits between steps, about `36 (k (g+1) - 1) n` for `k` factors |
+/// | Bytes | over the three parties, those of [`trunc_exact`] on `(g+1) n` elements for each factor but the last, on `g n` for that: with 24 bits between steps, about `36 (k (g+1) - 1) n` for `k` factors |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | Goldschmidt's iteration as in Catrina, Saxena, "Secure Computation with Fixed-Point Numbers", FC 2010, section 3.3; Chebyshev factors are ours |
@@ -219,11 +219,11 @@ async fn converge(
         let factor = step.of(tile, &d);
         let mut products = mul_doubled(tile, &d, &factor).0;
         products.extend(mul_doubled(tile, &numerators, &repeated(&factor, group)).0);
-        let both = trunc(tile, DoubledPartial(products), step.shift_to(step.next_bits)).await?;
+        let both = trunc_exact(tile, DoubledPartial(products), step.shift_to(step.next_bits)).await?;
         (d, numerators) = (both.slice(0..d.len()), both.slice(d.len()..both.len()));
     }
     let factor = repeated(&last.of(tile, &d), group);
-    trunc(tile, mul_doubled(tile, &numerators, &factor), last.shift_to(tile.party().fixed().bits())).await
+    trunc_exact(tile, mul_doubled(tile, &numerators, &factor), last.shift_to(tile.party().fixed().bits())).await
 }
 
 impl Factor {

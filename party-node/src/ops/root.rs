@@ -2,7 +2,7 @@
 
 use super::normalise::{BinaryRange, normalise};
 use super::{balanced, power, unit, word};
-use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, trunc};
+use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, trunc_exact};
 
 /// Fraction bits between steps.
 const WORKING_BITS: u32 = 22;
@@ -19,7 +19,7 @@ const MANTISSA: [f64; 2] = [0.25 - 1e-5, 1.0 + 1e-5];
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `sqrt(x)`, relative error `2^-14` and one unit in the last place, for `0 <= x <= 2^h`, `h = min(14, k-2-f)`; 0 for `x < 0`, `2^(h/2)` above |
+/// | Computes | `sqrt(x)`, relative error `2^-14` and 1.1 units in the last place, for `0 <= x <= 2^h`, `h = min(14, k-2-f)`; 0 for `x < 0`, `2^(h/2)` above |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | those of [`sign`](crate::protocol::sign), and 13: 18 for `k = 32`; one more if nothing before lets the helper run ahead |
 /// | Bytes | over the three parties, `f = 16`: 16 [`sign`](crate::protocol::sign), and about `520 n`: 278 per element and party |
@@ -35,7 +35,7 @@ pub async fn sqrt(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolE
     let [scale, root] = &normal.forms[..] else { unreachable!("two forms were asked for") };
     let mut both = mul_doubled(tile, &normal.clamped, scale).0;
     both.extend(mul_doubled(tile, &normal.clamped, root).0);
-    let both = trunc(tile, DoubledPartial(both), f + SCALE_BITS + 1 - WORKING_BITS).await?;
+    let both = trunc_exact(tile, DoubledPartial(both), f + SCALE_BITS + 1 - WORKING_BITS).await?;
     converge(tile, both.slice(x.len()..2 * x.len()), both.slice(0..x.len())).await
 }
 
@@ -43,7 +43,7 @@ pub async fn sqrt(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolE
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `1 / sqrt(x)`, relative error `2^-14` and one unit in the last place, for `2^-l <= x <= 2^h`, `l = min(f, 16)`, `h = min(14, k-2-f)`; clamped to `2^(l/2)` below and `2^(-h/2)` above |
+/// | Computes | `1 / sqrt(x)`, relative error `2^-14` and 1.1 units in the last place, for `2^-l <= x <= 2^h`, `l = min(f, 16)`, `h = min(14, k-2-f)`; clamped to `2^(l/2)` below and `2^(-h/2)` above |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | those of [`sign`](crate::protocol::sign), and 13: 18 for `k = 32`; one more if nothing before lets the helper run ahead |
 /// | Bytes | over the three parties, `f = 16`: 16 [`sign`](crate::protocol::sign), and about `485 n`: 267 per element and party |
@@ -57,7 +57,7 @@ pub async fn inverse_sqrt(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, P
     let normal = normalise(tile, x, &range, &[range.scale(SCALE_BITS), root]).await?;
     let [scale, root] = &normal.forms[..] else { unreachable!("two forms were asked for") };
     let product = mul_doubled(tile, &normal.clamped, scale);
-    let mantissa = trunc(tile, product, f + SCALE_BITS + 1 - WORKING_BITS).await?;
+    let mantissa = trunc_exact(tile, product, f + SCALE_BITS + 1 - WORKING_BITS).await?;
     converge(tile, root.clone(), mantissa).await
 }
 
@@ -104,12 +104,12 @@ async fn converge(tile: &Tile<'_>, mut x: TileShare, mut t: TileShare) -> Result
         let factor = of(step, &t);
         let mut both = mul_doubled(tile, &t, &factor).0;
         both.extend(mul_doubled(tile, &x, &factor).0);
-        let both = trunc(tile, DoubledPartial(both), WORKING_BITS + SLOPE_BITS + 1).await?;
+        let both = trunc_exact(tile, DoubledPartial(both), WORKING_BITS + SLOPE_BITS + 1).await?;
         x = both.slice(n..2 * n);
-        t = trunc(tile, mul_doubled(tile, &both.slice(0..n), &factor), WORKING_BITS + SLOPE_BITS + 1).await?;
+        t = trunc_exact(tile, mul_doubled(tile, &both.slice(0..n), &factor), WORKING_BITS + SLOPE_BITS + 1).await?;
     }
     let shift = 2 * WORKING_BITS + SLOPE_BITS + 1 - tile.party().fixed().bits();
-    trunc(tile, mul_doubled(tile, &x, &of(last, &t)), shift).await
+    trunc_exact(tile, mul_doubled(tile, &x, &of(last, &t)), shift).await
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub use mul::{Matrix, matmul, matmul_doubled, mul, mul_doubled, square_doubled};
 pub use open::open;
 pub use prss::{PairKeys, Purpose};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};
-pub use trunc::{trunc, trunc_floor};
+pub use trunc::{trunc, trunc_exact, trunc_floor};
 pub use value::{Bits, DoubledPartial, TileShare, View};
 pub use wire::{MESSAGE_HEADER_BYTES, parse_frame};
 
