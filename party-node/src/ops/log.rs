@@ -30,7 +30,7 @@ const COEFFICIENT_BITS: u32 = 16;
 /// | Bytes | over the three parties, `f = 16`: 31 [`sign`](crate::protocol::sign), and about `489 n`: 367 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | [`normalise`] to `[1/2, 1]`, then a polynomial of degree 7 by Estrin's scheme |
+/// | Source | normalisation to `[1/2, 1]`, then a polynomial of degree 7 by Estrin's scheme |
 pub async fn log(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
     log_within(tile, x, &BinaryRange::new(tile, tile.party().fixed().bits(), 1)).await
 }

@@ -58,7 +58,7 @@ pub async fn reciprocal_bounded(
 /// | Bytes | over the three parties, `f = 16`: 24 [`sign`], and about `507 n`: 327 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | [`normalise`], then Goldschmidt's iteration as in [`divide_bounded`] with the scale as numerator |
+/// | Source | normalisation to `[1/2, 1]`, then Goldschmidt's iteration as in [`divide_bounded`] with the scale as numerator |
 pub async fn reciprocal(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
     let f = tile.party().fixed().bits();
     let positive = sign(tile, x).await?;
@@ -142,7 +142,7 @@ fn divisors(tile: &Tile<'_>) -> BinaryRange {
 /// | Bytes | over the three parties, those of [`trunc_exact`] on `(g+1) n` elements for each factor but the last, on `g n` for that: with 24 bits between steps, about `36 (k (g+1) - 1) n` for `k` factors |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | Goldschmidt's iteration as in Catrina, Saxena, "Secure Computation with Fixed-Point Numbers", FC 2010, section 3.3; Chebyshev factors are ours |
+/// | Source | Goldschmidt's iteration as in Catrina, Saxena, "Secure Computation with Fixed-Point Numbers", FC 2010; Chebyshev factors are ours |
 pub async fn divide_bounded(
     tile: &Tile<'_>,
     numerators: &TileShare,

@@ -25,7 +25,7 @@ const MANTISSA: [f64; 2] = [0.25 - 1e-5, 1.0 + 1e-5];
 /// | Bytes | over the three parties, `f = 16`: 16 [`sign`](crate::protocol::sign), and about `520 n`: 278 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | [`normalise`] by even powers, then Newton's iteration for the inverse root in product form, its linear factors balanced over the interval that is known |
+/// | Source | normalisation by even powers, then the product form of Newton's iteration as in Liedel, "Secure Distributed Computation of the Square Root and Applications"; factors balanced over the interval that is known are ours |
 pub async fn sqrt(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
     let f = tile.party().fixed().bits();
     let range = BinaryRange::new(tile, f, 2);
