@@ -23,6 +23,22 @@ use crate::meter::Phase;
 /// wrapped exactly if the top bit of `R` is set and that of `W` is not; the second round adds that bit at `2^(64-shift)`.
 pub async fn trunc(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
     let fast = tile.party().spec().trunc == Truncation::Fast;
+    trunc_either(tile, v, shift, fast).await
+}
+
+/// As [`trunc`] with `trunc = "exact"`, whatever the job says: for products so large that the fast variant, which
+/// fails with probability `abs(v) / 2^64`, would fail all the time.
+///
+/// | | |
+/// |---|---|
+/// | Computes, Holds, Secure against, Reveals, Source | as [`trunc`] |
+/// | Rounds | 2 |
+/// | Bytes | `(24 + 3 shift / 8) n` over the three parties |
+pub async fn trunc_exact(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
+    trunc_either(tile, v, shift, false).await
+}
+
+async fn trunc_either(tile: &Tile<'_>, v: DoubledPartial, shift: u32, fast: bool) -> Result<TileShare, ProtocolError> {
     if tile.is_helper() { Ok(trunc_helper(tile, v, shift, fast)) } else { trunc_evaluator(tile, v, shift, fast).await }
 }
 
