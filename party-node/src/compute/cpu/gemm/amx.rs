@@ -8,6 +8,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::super::dispatch::Path;
 use super::avx512;
@@ -15,12 +16,14 @@ use super::pack::{View, Window};
 use super::{Blocking, Kernel, Tile};
 
 /// Terms summed in a tile before the result is touched.
-const KC: usize = 512;
+const KC: usize = 1024;
 /// Rows (left) or columns (right) of a tile.
 const SIDE: usize = 16;
 /// Terms of a tile.
 const TERMS: usize = 64;
 const LIMBS: usize = 8;
+/// Blocks of terms whose limb tiles, for two by two tiles, stay in L1 while all diagonals pass over them.
+const CHUNK_BLOCKS: usize = 2;
 /// Words of an operand tile before it is cut into limbs, as many as its eight limb tiles fill.
 const TILE_WORDS: usize = SIDE * TERMS;
 const TILE_BYTES: usize = SIDE * TERMS;
@@ -124,15 +127,16 @@ impl Kernel for Amx {
 
     fn multiply(self, session: &mut Session, left: &[u64], right: &[u64], tile: Tile<'_>) {
         let sums = &mut session.sums;
-        match (tile.row_width, tile.col_width) {
-            (32, 32) => sum_diagonals::<2, 2>(left, right, sums),
-            (32, 16) => sum_diagonals::<2, 1>(left, right, sums),
-            (16, 32) => sum_diagonals::<1, 2>(left, right, sums),
-            (16, 16) => sum_diagonals::<1, 1>(left, right, sums),
-            size => unreachable!("no panels of {size:?}"),
+        // SAFETY: a value of this type exists only where AVX-512 and AMX were detected; the session configured the tiles.
+        unsafe {
+            match (tile.row_width, tile.col_width) {
+                (32, 32) => multiply::<2, 2>(left, right, sums, tile),
+                (32, 16) => multiply::<2, 1>(left, right, sums, tile),
+                (16, 32) => multiply::<1, 2>(left, right, sums, tile),
+                (16, 16) => multiply::<1, 1>(left, right, sums, tile),
+                size => unreachable!("no panels of {size:?}"),
+            }
         }
-        // SAFETY: a value of this type exists only where AVX-512 was detected.
-        unsafe { add_sums(sums, tile) }
     }
 }
 
@@ -249,206 +253,197 @@ fn line(limbs: &mut [u64], tile: usize, row: usize) -> &mut [u64; 8] {
     &mut limbs[tile * TILE_BYTES / 8..].as_chunks_mut::<8>().0[row]
 }
 
-/// Sums the limb products of each diagonal over all terms of the panels, for `R` row and `C` column tiles.
-fn sum_diagonals<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &mut Sums) {
+/// Adds the product of a panel of `R` row tiles and one of `C` column tiles.
+///
+/// The panels are taken in chunks that stay in L1 for all diagonals; sums go on from chunk to chunk. In the last chunk the
+/// finished low diagonals are added to the result while the tile unit works on the high ones.
+#[target_feature(enable = "avx512f,avx512dq")]
+fn multiply<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &mut Sums, mut tile: Tile<'_>) {
     let blocks = left.len() / (R * TILE_WORDS);
     assert!(left.len() == blocks * R * TILE_WORDS && right.len() == blocks * C * TILE_WORDS && blocks > 0);
-    for (diagonal, sums) in sums.0.iter_mut().enumerate() {
-        // Limb `i` of the left factor meets limb `diagonal - i` of the right one.
-        let right = right[diagonal * C * TILE_BYTES / 8..].as_ptr();
-        let limbs = diagonal + 1;
-        // SAFETY: the tiles are configured (a `Session` exists). Tile loads read 1 KiB each, at most `limbs * R` tiles from
-        // the start of each block on the left, and as many `C` tiles back from the last limb on the right: all of them
-        // inside the panels by the assertion. The stores fill `sums`, four tiles of 1 KiB.
-        unsafe {
-            match (R, C) {
-                (2, 2) => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{r} + {row} + 1024]",
-                    "tdpbuud tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{l} + {row} + 1024]",
-                    "tdpbuud tmm2, tmm5, tmm6",
-                    "tdpbuud tmm3, tmm5, tmm7",
-                    "add {l}, 2048",
-                    "sub {r}, 2048",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 16384",
-                    "add {right}, 16384",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 1024], tmm1",
-                    "tilestored [{sums} + {row} + 2048], tmm2",
-                    "tilestored [{sums} + {row} + 3072], tmm3",
+    let chunks = blocks.div_ceil(CHUNK_BLOCKS);
+    let lefts = left.chunks(R * TILE_WORDS * CHUNK_BLOCKS);
+    let rights = right.chunks(C * TILE_WORDS * CHUNK_BLOCKS);
+    for (chunk, (left, right)) in lefts.zip(rights).enumerate() {
+        let last = chunk + 1 == chunks;
+        for diagonal in 0..LIMBS {
+            let resume = chunk > 0;
+            // SAFETY: `Sums` are part of a `Session`, which configured the tiles; the panels were checked above.
+            unsafe { sum_diagonal::<R, C>(left, right, diagonal, resume, &mut sums.0[diagonal]) };
+            if last && (5..LIMBS).contains(&diagonal) {
+                let part = diagonal - 5;
+                let third = tile.rows.div_ceil(3);
+                let rows = (part * third).min(tile.rows)..((part + 1) * third).min(tile.rows);
+                add_sums::<false>(rows, sums, &mut tile);
+            }
+        }
+    }
+    add_sums::<true>(0..tile.rows, sums, &mut tile);
+}
+
+/// The loops of [`sum_diagonal`] around the steps for one number of tiles: over blocks of terms, over limbs.
+macro_rules! sum_diagonal_by {
+    (sums [$($sum:literal at $offset:literal),*], step [$($step:literal),* $(,)?], $($operands:tt)*) => {
+        asm!(
+            $(concat!("tilezero ", $sum),)*
+            "test {resume:e}, {resume:e}",
+            "jz 2f",
+            $(concat!("tileloadd ", $sum, ", [{sums} + {row} + ", $offset, "]"),)*
+            "2:",
+            "mov {l}, {left}",
+            "mov {r}, {right}",
+            "mov {limb:e}, {limbs:e}",
+            "3:",
+            $($step,)*
+            "add {l}, {left_tile}",
+            "sub {r}, {right_tile}",
+            "dec {limb:e}",
+            "jnz 3b",
+            "add {left}, {left_block}",
+            "add {right}, {right_block}",
+            "dec {blocks}",
+            "jnz 2b",
+            $(concat!("tilestored [{sums} + {row} + ", $offset, "], ", $sum),)*
+            $($operands)*
+        )
+    };
+}
+
+/// Sums one diagonal: limb `i` of the left factor meets limb `diagonal - i` of the right one. Goes on from `sums` with
+/// `resume`.
+///
+/// # Safety
+/// The tiles must be configured, and the panels hold the same number of blocks.
+unsafe fn sum_diagonal<const R: usize, const C: usize>(
+    left: &[u64],
+    right: &[u64],
+    diagonal: usize,
+    resume: bool,
+    sums: &mut [TileSums; 4],
+) {
+    let blocks = left.len() / (R * TILE_WORDS);
+    let right = right[diagonal * C * TILE_BYTES / 8..].as_ptr();
+    macro_rules! with_operands {
+        ($($sums_and_steps:tt)*) => {
+            // SAFETY: the caller configured the tiles. Tile loads read 1 KiB each: on the left the first `diagonal + 1`
+            // limbs of each block, `R` tiles each, on the right as many limbs down from limb `diagonal`, `C` tiles each, so
+            // they stay inside the blocks. Sums are stored to and loaded from the four tiles of `sums`.
+            unsafe {
+                sum_diagonal_by!(
+                    $($sums_and_steps)*,
                     left = inout(reg) left.as_ptr() => _,
                     right = inout(reg) right => _,
                     blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
+                    limbs = in(reg) diagonal + 1,
+                    resume = in(reg) u32::from(resume),
                     row = in(reg) 64,
                     sums = in(reg) sums.as_mut_ptr(),
                     l = out(reg) _,
                     r = out(reg) _,
                     limb = out(reg) _,
+                    left_tile = const R * TILE_BYTES,
+                    right_tile = const C * TILE_BYTES,
+                    left_block = const R * TILE_BYTES * LIMBS,
+                    right_block = const C * TILE_BYTES * LIMBS,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
-                ),
-                (2, 1) => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm2",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{l} + {row} + 1024]",
-                    "tdpbuud tmm2, tmm5, tmm6",
-                    "add {l}, 2048",
-                    "sub {r}, 1024",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 16384",
-                    "add {right}, 8192",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 2048], tmm2",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm2") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
-                    options(nostack),
-                ),
-                (1, 2) => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{r} + {row} + 1024]",
-                    "tdpbuud tmm1, tmm4, tmm7",
-                    "add {l}, 1024",
-                    "sub {r}, 2048",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 8192",
-                    "add {right}, 16384",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 1024], tmm1",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                ),
-                (1, 1) => asm!(
-                    "tilezero tmm0",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "add {l}, 1024",
-                    "sub {r}, 1024",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 8192",
-                    "add {right}, 8192",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
-                    options(nostack),
-                ),
-                _ => unreachable!("tiles come in ones and twos"),
+                )
+            }
+        };
+    }
+    match (R, C) {
+        (2, 2) => with_operands!(
+            sums ["tmm0" at "0", "tmm1" at "1024", "tmm2" at "2048", "tmm3" at "3072"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{r} + {row} + 1024]",
+                "tdpbuud tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{l} + {row} + 1024]",
+                "tdpbuud tmm2, tmm5, tmm6",
+                "tdpbuud tmm3, tmm5, tmm7",
+            ]
+        ),
+        (2, 1) => with_operands!(
+            sums ["tmm0" at "0", "tmm2" at "2048"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{l} + {row} + 1024]",
+                "tdpbuud tmm2, tmm5, tmm6",
+            ]
+        ),
+        (1, 2) => with_operands!(
+            sums ["tmm0" at "0", "tmm1" at "1024"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{r} + {row} + 1024]",
+                "tdpbuud tmm1, tmm4, tmm7",
+            ]
+        ),
+        (1, 1) => with_operands!(
+            sums ["tmm0" at "0"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+            ]
+        ),
+        _ => unreachable!("tiles come in ones and twos"),
+    }
+}
+
+/// Adds the sums of the low or the `HIGH` diagonals to some rows of the result.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_sums<const HIGH: bool>(rows: Range<usize>, sums: &Sums, tile: &mut Tile<'_>) {
+    for row in rows {
+        for (col_tile, out) in tile.row(row).chunks_mut(SIDE).enumerate() {
+            let (at, row) = (2 * (row / SIDE) + col_tile, row % SIDE);
+            let (low, high) = if HIGH { high_diagonals(&sums.0, at, row) } else { low_diagonals(&sums.0, at, row) };
+            if let Some([first, second]) = out.as_chunks_mut::<8>().0.first_chunk_mut::<2>() {
+                avx512::store(first, _mm512_add_epi64(avx512::load(first), low));
+                avx512::store(second, _mm512_add_epi64(avx512::load(second), high));
+            } else {
+                let (first, second) = out.split_at_mut(out.len().min(8));
+                avx512::store_part(first, _mm512_add_epi64(avx512::load_part(first), low));
+                avx512::store_part(second, _mm512_add_epi64(avx512::load_part(second), high));
             }
         }
     }
 }
 
-/// Adds `sum over s of sums[s] * 2^(8 s)` to the result.
-#[target_feature(enable = "avx512f,avx512dq")]
-fn add_sums(sums: &Sums, mut tile: Tile<'_>) {
-    let (rows, col_tiles) = (tile.rows, tile.col_width / SIDE);
-    for row in 0..rows {
-        let out = tile.row(row);
-        for (col_tile, out) in (0..col_tiles).zip(out.chunks_mut(SIDE)) {
-            let at = 2 * (row / SIDE) + col_tile;
-            let (low, high) = joined(std::array::from_fn(|diagonal| load_sums(&sums.0[diagonal][at][row % SIDE])));
-            let (first, second) = out.split_at_mut(out.len().min(8));
-            avx512::store_part(first, _mm512_add_epi64(avx512::load_part(first), low));
-            avx512::store_part(second, _mm512_add_epi64(avx512::load_part(second), high));
-        }
-    }
-}
-
-/// The sixteen results of a row: columns 0 to 7 come from the even dwords, columns 8 to 15 from the odd ones.
+/// `sum over s < 4 of sums[s] * 2^(8 s)` in one row: columns 0 to 7 come from the even dwords, 8 to 15 from the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn joined([c0, c1, c2, c3, c4, c5, c6, c7]: [__m512i; LIMBS]) -> (__m512i, __m512i) {
+fn low_diagonals(sums: &[[TileSums; 4]; LIMBS], tile: usize, row: usize) -> (__m512i, __m512i) {
+    let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|diagonal| load_sums(&sums[diagonal][tile][row]));
+    let sum = |c0: __m512i, c1: __m512i, c2: __m512i, c3: __m512i| {
+        let low = _mm512_add_epi64(c0, _mm512_slli_epi64::<8>(c1));
+        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(c2), _mm512_slli_epi64::<24>(c3));
+        _mm512_add_epi64(low, middle)
+    };
     let even = |c: __m512i| _mm512_and_si512(c, _mm512_set1_epi64(0xffff_ffff));
     let odd = |c: __m512i| _mm512_srli_epi64::<32>(c);
-    // From diagonal 4 on, 32 bits are all that is left.
+    (sum(even(c0), even(c1), even(c2), even(c3)), sum(odd(c0), odd(c1), odd(c2), odd(c3)))
+}
+
+/// `sum over s >= 4 of sums[s] * 2^(8 s)` in one row: from diagonal 4 on, 32 bits are all that is left.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn high_diagonals(sums: &[[TileSums; 4]; LIMBS], tile: usize, row: usize) -> (__m512i, __m512i) {
+    let [c4, c5, c6, c7] = [4, 5, 6, 7].map(|diagonal| load_sums(&sums[diagonal][tile][row]));
     let high = _mm512_add_epi32(
         _mm512_add_epi32(c4, _mm512_slli_epi32::<8>(c5)),
         _mm512_add_epi32(_mm512_slli_epi32::<16>(c6), _mm512_slli_epi32::<24>(c7)),
     );
-    let sum = |c0: __m512i, c1: __m512i, c2: __m512i, c3: __m512i, c4: __m512i| {
-        let low = _mm512_add_epi64(c0, _mm512_slli_epi64::<8>(c1));
-        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(c2), _mm512_slli_epi64::<24>(c3));
-        _mm512_add_epi64(_mm512_add_epi64(low, middle), c4)
-    };
     let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000u64.cast_signed());
-    (
-        sum(even(c0), even(c1), even(c2), even(c3), _mm512_slli_epi64::<32>(high)),
-        sum(odd(c0), odd(c1), odd(c2), odd(c3), _mm512_and_si512(high, upper)),
-    )
+    (_mm512_slli_epi64::<32>(high), _mm512_and_si512(high, upper))
 }
 
 #[inline]
