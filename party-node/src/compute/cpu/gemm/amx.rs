@@ -16,7 +16,7 @@ use super::pack::{View, Window};
 use super::{Blocking, Kernel, Tile};
 
 /// Terms summed in a tile before the result is touched.
-const KC: usize = 1024;
+const KC: usize = 512;
 /// Rows (left) or columns (right) of a tile.
 const SIDE: usize = 16;
 /// Terms of a tile.
@@ -255,8 +255,9 @@ fn line(limbs: &mut [u64], tile: usize, row: usize) -> &mut [u64; 8] {
 
 /// Adds the product of a panel of `R` row tiles and one of `C` column tiles.
 ///
-/// The panels are taken in chunks that stay in L1 for all diagonals; sums go on from chunk to chunk. In the last chunk the
-/// finished low diagonals are added to the result while the tile unit works on the high ones.
+/// The panels are taken in chunks; sums go on from chunk to chunk. Diagonals walk over a chunk to and fro, so that each finds
+/// in L1 what the one before read last. In the last chunk the finished low diagonals are added to the result while the tile
+/// unit works on the high ones.
 #[target_feature(enable = "avx512f,avx512dq")]
 fn multiply<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &mut Sums, mut tile: Tile<'_>) {
     let blocks = left.len() / (R * TILE_WORDS);
@@ -269,7 +270,13 @@ fn multiply<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &
         for diagonal in 0..LIMBS {
             let resume = chunk > 0;
             // SAFETY: `Sums` are part of a `Session`, which configured the tiles; the panels were checked above.
-            unsafe { sum_diagonal::<R, C>(left, right, diagonal, resume, &mut sums.0[diagonal]) };
+            unsafe {
+                if diagonal % 2 == 0 {
+                    sum_diagonal::<R, C, false>(left, right, diagonal, resume, &mut sums.0[diagonal]);
+                } else {
+                    sum_diagonal::<R, C, true>(left, right, diagonal, resume, &mut sums.0[diagonal]);
+                }
+            }
             if last && (5..LIMBS).contains(&diagonal) {
                 let part = diagonal - 5;
                 let third = tile.rows.div_ceil(3);
@@ -296,7 +303,7 @@ macro_rules! sum_diagonal_by {
             "3:",
             $($step,)*
             "add {l}, {left_tile}",
-            "sub {r}, {right_tile}",
+            "add {r}, {right_tile}",
             "dec {limb:e}",
             "jnz 3b",
             "add {left}, {left_block}",
@@ -314,7 +321,7 @@ macro_rules! sum_diagonal_by {
 ///
 /// # Safety
 /// The tiles must be configured, and the panels hold the same number of blocks.
-unsafe fn sum_diagonal<const R: usize, const C: usize>(
+unsafe fn sum_diagonal<const R: usize, const C: usize, const BACKWARD: bool>(
     left: &[u64],
     right: &[u64],
     diagonal: usize,
@@ -322,7 +329,14 @@ unsafe fn sum_diagonal<const R: usize, const C: usize>(
     sums: &mut [TileSums; 4],
 ) {
     let blocks = left.len() / (R * TILE_WORDS);
-    let right = right[diagonal * C * TILE_BYTES / 8..].as_ptr();
+    let (left_block, right_block) = (R * TILE_WORDS, C * TILE_WORDS);
+    let (left_tile, right_tile) = (R * TILE_BYTES / 8, C * TILE_BYTES / 8);
+    let (left_start, right_start) = if BACKWARD {
+        ((blocks - 1) * left_block + diagonal * left_tile, (blocks - 1) * right_block)
+    } else {
+        (0, diagonal * right_tile)
+    };
+    let (left, right) = (left[left_start..].as_ptr(), right[right_start..].as_ptr());
     macro_rules! with_operands {
         ($($sums_and_steps:tt)*) => {
             // SAFETY: the caller configured the tiles. Tile loads read 1 KiB each: on the left the first `diagonal + 1`
@@ -331,7 +345,7 @@ unsafe fn sum_diagonal<const R: usize, const C: usize>(
             unsafe {
                 sum_diagonal_by!(
                     $($sums_and_steps)*,
-                    left = inout(reg) left.as_ptr() => _,
+                    left = inout(reg) left => _,
                     right = inout(reg) right => _,
                     blocks = inout(reg) blocks => _,
                     limbs = in(reg) diagonal + 1,
@@ -341,10 +355,10 @@ unsafe fn sum_diagonal<const R: usize, const C: usize>(
                     l = out(reg) _,
                     r = out(reg) _,
                     limb = out(reg) _,
-                    left_tile = const R * TILE_BYTES,
-                    right_tile = const C * TILE_BYTES,
-                    left_block = const R * TILE_BYTES * LIMBS,
-                    right_block = const C * TILE_BYTES * LIMBS,
+                    left_tile = const step(R * TILE_BYTES, BACKWARD),
+                    right_tile = const step(C * TILE_BYTES, !BACKWARD),
+                    left_block = const step(R * TILE_BYTES * LIMBS, BACKWARD),
+                    right_block = const step(C * TILE_BYTES * LIMBS, BACKWARD),
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                     options(nostack),
@@ -396,6 +410,13 @@ unsafe fn sum_diagonal<const R: usize, const C: usize>(
         ),
         _ => unreachable!("tiles come in ones and twos"),
     }
+}
+
+/// A distance in bytes, negative on the way back.
+const fn step(bytes: usize, backward: bool) -> i32 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a few blocks of 16 KiB")]
+    let bytes = bytes as i32;
+    if backward { -bytes } else { bytes }
 }
 
 /// Adds the sums of the low or the `HIGH` diagonals to some rows of the result.
