@@ -8,6 +8,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::cell::RefCell;
 use std::ops::Range;
 
 use super::super::dispatch::Path;
@@ -57,18 +58,26 @@ impl Amx {
     }
 }
 
-/// Configured tiles, and room for the sums of one tile of the result.
+/// Configured tiles, and the tile of the result whose sums wait to be added.
 pub(super) struct Session {
-    sums: Sums,
+    held_back: Option<Tile>,
+    /// Which of the thread's two [`SUMS`] the next tile takes.
+    next: usize,
     _tiles: ConfiguredTiles,
 }
 
 /// The sums of one pair of 16-wide tiles, columns in the order of [`split_right`].
 type TileSums = [[u32; SIDE]; SIDE];
 
-/// `sums[diagonal][2 * row tile + column tile]`.
+/// `sums[diagonal][row tile * column tiles + column tile]`.
 #[repr(C, align(64))]
 struct Sums([[TileSums; 4]; LIMBS]);
+
+thread_local! {
+    /// Sums of two tiles of the result: one is worked on while the other is added to the result.
+    static SUMS: RefCell<Box<[Sums; 2]>> =
+        RefCell::new(Box::new([const { Sums([[[[0; SIDE]; SIDE]; 4]; LIMBS]) }; 2]));
+}
 
 /// Tile registers set up as 16 rows of 64 bytes each; given back when dropped, so that the system need not save them.
 struct ConfiguredTiles;
@@ -112,7 +121,7 @@ impl Kernel for Amx {
     }
 
     fn session(self) -> Session {
-        Session { sums: Sums([[[[0; SIDE]; SIDE]; 4]; LIMBS]), _tiles: ConfiguredTiles::new(self) }
+        Session { held_back: None, next: 0, _tiles: ConfiguredTiles::new(self) }
     }
 
     fn pack_left(self, view: View<'_>, window: Window, panel: &mut [u64]) {
@@ -125,17 +134,30 @@ impl Kernel for Amx {
         unsafe { pack_right(view, window, panel) }
     }
 
-    fn multiply(self, session: &mut Session, left: &[u64], right: &[u64], tile: Tile<'_>) {
-        let sums = &mut session.sums;
-        // SAFETY: a value of this type exists only where AVX-512 and AMX were detected; the session configured the tiles.
-        unsafe {
-            match (tile.row_width, tile.col_width) {
-                (32, 32) => multiply::<2, 2>(left, right, sums, tile),
-                (32, 16) => multiply::<2, 1>(left, right, sums, tile),
-                (16, 32) => multiply::<1, 2>(left, right, sums, tile),
-                (16, 16) => multiply::<1, 1>(left, right, sums, tile),
-                size => unreachable!("no panels of {size:?}"),
+    fn multiply(self, session: &mut Session, left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
+        SUMS.with_borrow_mut(|sums| {
+            let [first, second] = &mut **sums;
+            let (sums, previous) = if session.next == 0 { (first, &*second) } else { (second, &*first) };
+            let previous = session.held_back.map(|tile| (previous, tile));
+            // SAFETY: a value of this type exists only where AVX-512 and AMX were detected; the session configured tiles.
+            unsafe {
+                match (tile.row_width, tile.col_width) {
+                    (32, 32) => multiply::<2, 2>(left, right, sums, previous, out),
+                    (32, 16) => multiply::<2, 1>(left, right, sums, previous, out),
+                    (16, 32) => multiply::<1, 2>(left, right, sums, previous, out),
+                    (16, 16) => multiply::<1, 1>(left, right, sums, previous, out),
+                    size => unreachable!("no panels of {size:?}"),
+                }
             }
+        });
+        session.held_back = Some(tile);
+        session.next = 1 - session.next;
+    }
+
+    fn finish(self, session: &mut Session, out: &mut [u64]) {
+        if let Some(tile) = session.held_back.take() {
+            // SAFETY: a value of this type exists only where AVX-512 was detected.
+            SUMS.with_borrow(|sums| unsafe { add_sums(&sums[1 - session.next], tile, 0..tile.rows, out) });
         }
     }
 }
@@ -253,39 +275,41 @@ fn line(limbs: &mut [u64], tile: usize, row: usize) -> &mut [u64; 8] {
     &mut limbs[tile * TILE_BYTES / 8..].as_chunks_mut::<8>().0[row]
 }
 
-/// Adds the product of a panel of `R` row tiles and one of `C` column tiles.
+/// Sums the product of a panel of `R` row tiles and one of `C` column tiles, and adds the sums of the `previous` tile.
 ///
 /// The panels are taken in chunks; sums go on from chunk to chunk. Diagonals walk over a chunk to and fro, so that each finds
-/// in L1 what the one before read last. In the last chunk the finished low diagonals are added to the result while the tile
-/// unit works on the high ones.
+/// in L1 what the one before read last. The previous sums are added in slices between the diagonals: while the tile unit
+/// works off its queue, the vector units have nothing else to do.
 #[target_feature(enable = "avx512f,avx512dq")]
-fn multiply<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &mut Sums, mut tile: Tile<'_>) {
+fn multiply<const R: usize, const C: usize>(
+    left: &[u64],
+    right: &[u64],
+    sums: &mut Sums,
+    previous: Option<(&Sums, Tile)>,
+    out: &mut [u64],
+) {
     let blocks = left.len() / (R * TILE_WORDS);
     assert!(left.len() == blocks * R * TILE_WORDS && right.len() == blocks * C * TILE_WORDS && blocks > 0);
-    let chunks = blocks.div_ceil(CHUNK_BLOCKS);
     let lefts = left.chunks(R * TILE_WORDS * CHUNK_BLOCKS);
     let rights = right.chunks(C * TILE_WORDS * CHUNK_BLOCKS);
     for (chunk, (left, right)) in lefts.zip(rights).enumerate() {
-        let last = chunk + 1 == chunks;
-        for diagonal in 0..LIMBS {
+        for (diagonal, sums) in sums.0.iter_mut().enumerate() {
             let resume = chunk > 0;
-            // SAFETY: `Sums` are part of a `Session`, which configured the tiles; the panels were checked above.
+            // SAFETY: a `Session`, without which nothing calls this, configured the tiles; the panels were checked above.
             unsafe {
                 if diagonal % 2 == 0 {
-                    sum_diagonal::<R, C, false>(left, right, diagonal, resume, &mut sums.0[diagonal]);
+                    sum_diagonal::<R, C, false>(left, right, diagonal, resume, sums);
                 } else {
-                    sum_diagonal::<R, C, true>(left, right, diagonal, resume, &mut sums.0[diagonal]);
+                    sum_diagonal::<R, C, true>(left, right, diagonal, resume, sums);
                 }
             }
-            if last && (5..LIMBS).contains(&diagonal) {
-                let part = diagonal - 5;
-                let third = tile.rows.div_ceil(3);
-                let rows = (part * third).min(tile.rows)..((part + 1) * third).min(tile.rows);
-                add_sums::<false>(rows, sums, &mut tile);
+            if let (0, Some((sums, tile))) = (chunk, previous) {
+                let slice = tile.rows.div_ceil(LIMBS);
+                let rows = (diagonal * slice).min(tile.rows)..((diagonal + 1) * slice).min(tile.rows);
+                add_sums(sums, tile, rows, out);
             }
         }
     }
-    add_sums::<true>(0..tile.rows, sums, &mut tile);
 }
 
 /// The loops of [`sum_diagonal`] around the steps for one number of tiles: over blocks of terms, over limbs.
@@ -381,7 +405,7 @@ unsafe fn sum_diagonal<const R: usize, const C: usize, const BACKWARD: bool>(
             ]
         ),
         (2, 1) => with_operands!(
-            sums ["tmm0" at "0", "tmm2" at "2048"],
+            sums ["tmm0" at "0", "tmm2" at "1024"],
             step [
                 "tileloadd tmm4, [{l} + {row}]",
                 "tileloadd tmm6, [{r} + {row}]",
@@ -419,14 +443,15 @@ const fn step(bytes: usize, backward: bool) -> i32 {
     if backward { -bytes } else { bytes }
 }
 
-/// Adds the sums of the low or the `HIGH` diagonals to some rows of the result.
+/// Adds sums to some rows of a tile of the result.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_sums<const HIGH: bool>(rows: Range<usize>, sums: &Sums, tile: &mut Tile<'_>) {
+fn add_sums(sums: &Sums, tile: Tile, rows: Range<usize>, out: &mut [u64]) {
+    let col_tiles = tile.col_width / SIDE;
     for row in rows {
-        for (col_tile, out) in tile.row(row).chunks_mut(SIDE).enumerate() {
-            let (at, row) = (2 * (row / SIDE) + col_tile, row % SIDE);
-            let (low, high) = if HIGH { high_diagonals(&sums.0, at, row) } else { low_diagonals(&sums.0, at, row) };
+        for (col_tile, out) in tile.row(row, out).chunks_mut(SIDE).enumerate() {
+            let (index, row) = (row / SIDE * col_tiles + col_tile, row % SIDE);
+            let (low, high) = joined(sums.0.each_ref().map(|tiles| load_sums(&tiles[index][row])));
             if let Some([first, second]) = out.as_chunks_mut::<8>().0.first_chunk_mut::<2>() {
                 avx512::store(first, _mm512_add_epi64(avx512::load(first), low));
                 avx512::store(second, _mm512_add_epi64(avx512::load(second), high));
@@ -439,32 +464,24 @@ fn add_sums<const HIGH: bool>(rows: Range<usize>, sums: &Sums, tile: &mut Tile<'
     }
 }
 
-/// `sum over s < 4 of sums[s] * 2^(8 s)` in one row: columns 0 to 7 come from the even dwords, 8 to 15 from the odd ones.
+/// `sum over s of sums[s] * 2^(8 s)`: columns 0 to 7 come from the even dwords, columns 8 to 15 from the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn low_diagonals(sums: &[[TileSums; 4]; LIMBS], tile: usize, row: usize) -> (__m512i, __m512i) {
-    let [c0, c1, c2, c3] = [0, 1, 2, 3].map(|diagonal| load_sums(&sums[diagonal][tile][row]));
-    let sum = |c0: __m512i, c1: __m512i, c2: __m512i, c3: __m512i| {
-        let low = _mm512_add_epi64(c0, _mm512_slli_epi64::<8>(c1));
-        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(c2), _mm512_slli_epi64::<24>(c3));
-        _mm512_add_epi64(low, middle)
-    };
-    let even = |c: __m512i| _mm512_and_si512(c, _mm512_set1_epi64(0xffff_ffff));
-    let odd = |c: __m512i| _mm512_srli_epi64::<32>(c);
-    (sum(even(c0), even(c1), even(c2), even(c3)), sum(odd(c0), odd(c1), odd(c2), odd(c3)))
-}
-
-/// `sum over s >= 4 of sums[s] * 2^(8 s)` in one row: from diagonal 4 on, 32 bits are all that is left.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn high_diagonals(sums: &[[TileSums; 4]; LIMBS], tile: usize, row: usize) -> (__m512i, __m512i) {
-    let [c4, c5, c6, c7] = [4, 5, 6, 7].map(|diagonal| load_sums(&sums[diagonal][tile][row]));
+fn joined([s0, s1, s2, s3, s4, s5, s6, s7]: [__m512i; LIMBS]) -> (__m512i, __m512i) {
+    // From diagonal 4 on, 32 bits are all that is left.
     let high = _mm512_add_epi32(
-        _mm512_add_epi32(c4, _mm512_slli_epi32::<8>(c5)),
-        _mm512_add_epi32(_mm512_slli_epi32::<16>(c6), _mm512_slli_epi32::<24>(c7)),
+        _mm512_add_epi32(s4, _mm512_slli_epi32::<8>(s5)),
+        _mm512_add_epi32(_mm512_slli_epi32::<16>(s6), _mm512_slli_epi32::<24>(s7)),
     );
-    let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000u64.cast_signed());
-    (_mm512_slli_epi64::<32>(high), _mm512_and_si512(high, upper))
+    let join = |[s0, s1, s2, s3]: [__m512i; 4], high: __m512i| {
+        let low = _mm512_add_epi64(s0, _mm512_slli_epi64::<8>(s1));
+        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(s2), _mm512_slli_epi64::<24>(s3));
+        _mm512_add_epi64(_mm512_add_epi64(low, middle), high)
+    };
+    let even = [s0, s1, s2, s3].map(|sum| _mm512_and_si512(sum, _mm512_set1_epi64(0xffff_ffff)));
+    let odd = [s0, s1, s2, s3].map(|sum| _mm512_srli_epi64::<32>(sum));
+    let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000_u64.cast_signed());
+    (join(even, _mm512_slli_epi64::<32>(high)), join(odd, _mm512_and_si512(high, upper)))
 }
 
 #[inline]

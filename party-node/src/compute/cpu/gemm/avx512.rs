@@ -56,14 +56,14 @@ impl Kernel for Wide {
         unsafe { pack(view, window, panel) }
     }
 
-    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], tile: Tile<'_>) {
+    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
         // SAFETY: a value of this type exists only where AVX-512 was detected.
         unsafe {
             match (tile.row_width, tile.col_width) {
-                (8, 16) => multiply::<8, 2>(left, right, tile),
-                (8, 8) => multiply::<8, 1>(left, right, tile),
-                (4, 16) => multiply::<4, 2>(left, right, tile),
-                (4, 8) => multiply::<4, 1>(left, right, tile),
+                (8, 16) => multiply::<8, 2>(left, right, out, tile),
+                (8, 8) => multiply::<8, 1>(left, right, out, tile),
+                (4, 16) => multiply::<4, 2>(left, right, out, tile),
+                (4, 8) => multiply::<4, 1>(left, right, out, tile),
                 size => unreachable!("no panels of {size:?}"),
             }
         }
@@ -94,14 +94,14 @@ impl Kernel for Tall {
         unsafe { pack(view, window, panel) }
     }
 
-    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], tile: Tile<'_>) {
+    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
         // SAFETY: a value of this type exists only where AVX-512 was detected.
         unsafe {
             match tile.row_width {
-                24 => multiply::<24, 1>(left, right, tile),
-                16 => multiply::<16, 1>(left, right, tile),
-                8 => multiply::<8, 1>(left, right, tile),
-                4 => multiply::<4, 1>(left, right, tile),
+                24 => multiply::<24, 1>(left, right, out, tile),
+                16 => multiply::<16, 1>(left, right, out, tile),
+                8 => multiply::<8, 1>(left, right, out, tile),
+                4 => multiply::<4, 1>(left, right, out, tile),
                 size => unreachable!("no panel of {size} rows"),
             }
         }
@@ -110,10 +110,10 @@ impl Kernel for Tall {
 
 /// Adds the product of a left panel of `MR` rows and a right panel of `8 * NV` columns.
 #[target_feature(enable = "avx512f,avx512dq")]
-fn multiply<const MR: usize, const NV: usize>(left: &[u64], right: &[u64], mut tile: Tile<'_>) {
+fn multiply<const MR: usize, const NV: usize>(left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
     // The result is touched once, at the end: ask for it now.
-    for row in tile.words.chunks(tile.stride).take(tile.rows) {
-        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().cast());
+    for row in 0..tile.rows {
+        _mm_prefetch::<_MM_HINT_T0>(tile.row(row, out).as_ptr().cast());
     }
     let mut sums = [[_mm512_setzero_si512(); NV]; MR];
     for (left, right) in left.as_chunks::<MR>().0.iter().zip(right.as_chunks::<8>().0.chunks_exact(NV)) {
@@ -128,9 +128,9 @@ fn multiply<const MR: usize, const NV: usize>(left: &[u64], right: &[u64], mut t
             }
         }
     }
-    let (rows, whole) = (tile.rows, tile.cols == 8 * NV);
-    for (row, sums) in sums.iter().enumerate().take(rows) {
-        let row = tile.row(row);
+    let whole = tile.cols == 8 * NV;
+    for (row, sums) in sums.iter().enumerate().take(tile.rows) {
+        let row = tile.row(row, out);
         if whole {
             for (words, &sum) in row.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
                 store(words, _mm512_add_epi64(load(words), sum));

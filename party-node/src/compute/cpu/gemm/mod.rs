@@ -82,14 +82,17 @@ trait Kernel: Copy + Send + Sync {
     fn session(self) -> Self::Session;
     fn pack_left(self, view: View<'_>, window: Window, panel: &mut [u64]);
     fn pack_right(self, view: View<'_>, window: Window, panel: &mut [u64]);
-    /// Adds the product of two panels to `tile`; `tile.row_width` and `tile.col_width` are the panels' padded sizes.
-    fn multiply(self, session: &mut Self::Session, left: &[u64], right: &[u64], tile: Tile<'_>);
+    /// Adds the product of two panels to `tile` of `out`, or holds it back until the next call or [`Kernel::finish`].
+    fn multiply(self, session: &mut Self::Session, left: &[u64], right: &[u64], out: &mut [u64], tile: Tile);
+    /// Adds what was held back.
+    fn finish(self, _session: &mut Self::Session, _out: &mut [u64]) {}
 }
 
-/// A rectangle of the result.
-struct Tile<'a> {
-    /// From its first element to the end of the row block.
-    words: &'a mut [u64],
+/// A rectangle of a block of the result.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Index of its first element.
+    start: usize,
     stride: usize,
     rows: usize,
     cols: usize,
@@ -99,10 +102,11 @@ struct Tile<'a> {
     col_width: usize,
 }
 
-impl Tile<'_> {
+impl Tile {
+    /// A row of this tile in the block `out`.
     #[inline(always)]
-    fn row(&mut self, row: usize) -> &mut [u64] {
-        &mut self.words[row * self.stride..][..self.cols]
+    fn row(self, row: usize, out: &mut [u64]) -> &mut [u64] {
+        &mut out[self.start + row * self.stride..][..self.cols]
     }
 }
 
@@ -215,7 +219,7 @@ fn multiply_rows<K: Kernel>(
                 let tile_rows = mr.min(rows - left_index * mr);
                 let row_width = kernel.row_width(tile_rows);
                 let tile = Tile {
-                    words: &mut out[left_index * mr * stride + col + right_index * nr..],
+                    start: left_index * mr * stride + col + right_index * nr,
                     stride,
                     rows: tile_rows,
                     cols: tile_cols,
@@ -223,8 +227,9 @@ fn multiply_rows<K: Kernel>(
                     col_width,
                 };
                 let left_panel = &left_panel[..row_width * padded_terms];
-                kernel.multiply(&mut session, left_panel, &right_panel[..col_width * padded_terms], tile);
+                kernel.multiply(&mut session, left_panel, &right_panel[..col_width * padded_terms], out, tile);
             }
         }
+        kernel.finish(&mut session, out);
     });
 }
