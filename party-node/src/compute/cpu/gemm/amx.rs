@@ -9,6 +9,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::super::dispatch::Path;
@@ -18,11 +19,14 @@ use super::{Blocking, Kernel, Tile};
 
 /// Terms summed in a tile before the result is touched.
 const KC: usize = 512;
+const _: () = assert!(4 * KC * 255 * 255 < 1 << 32, "the sums of a diagonal fit into 32 bits");
 /// Rows (left) or columns (right) of a tile.
 const SIDE: usize = 16;
 /// Terms of a tile.
 const TERMS: usize = 64;
 const LIMBS: usize = 8;
+/// How many times the work a shape may grow by padding before tiles lose: measured, the two meet between 3 and 4.
+const PADDING_MAX: usize = 3;
 /// Blocks of terms whose limb tiles, for two by two tiles, stay in L1 while all diagonals pass over them.
 const CHUNK_BLOCKS: usize = 2;
 /// Words of an operand tile before it is cut into limbs, as many as its eight limb tiles fill.
@@ -42,9 +46,10 @@ pub(in super::super) fn enable() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Whether tiles beat `vpmullq` on this shape.
+/// Whether tiles beat `vpmullq` on this shape: they are three to four times as fast, but work on whole tiles.
 pub(super) fn pays(rows: usize, terms: usize, cols: usize) -> bool {
-    rows > 0 && terms > 0 && cols > 0
+    let padded = rows.next_multiple_of(SIDE) * terms.next_multiple_of(TERMS) * cols.next_multiple_of(SIDE);
+    padded <= PADDING_MAX * rows * terms * cols
 }
 
 /// 32 x 32 tiles of the result: two by two sums, two left and two right tiles fill the eight tile registers.
@@ -80,7 +85,8 @@ thread_local! {
 }
 
 /// Tile registers set up as 16 rows of 64 bytes each; given back when dropped, so that the system need not save them.
-struct ConfiguredTiles;
+/// They belong to a thread: neither `Send` nor `Sync`.
+struct ConfiguredTiles(PhantomData<*mut ()>);
 
 impl ConfiguredTiles {
     fn new(_detected: Amx) -> Self {
@@ -97,13 +103,13 @@ impl ConfiguredTiles {
         config.rows[..8].fill(16);
         // SAFETY: `Amx` exists only where the tiles may be used; the operand is the 64-byte block that is asked for.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-        Self
+        Self(PhantomData)
     }
 }
 
 impl Drop for ConfiguredTiles {
     fn drop(&mut self) {
-        // SAFETY: the tiles were configured by `new` on this thread (the value is neither Send nor Sync by its use).
+        // SAFETY: `new` configured the tiles of this thread.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
@@ -243,7 +249,8 @@ fn split_right(words: &[u64; TILE_WORDS], tiles: usize, limbs: &mut [u64]) {
         // dwords of four terms; limbs 0 to 3, then limbs 4 to 7.
         let quads = |half: usize| {
             let eights = words.as_chunks::<8>().0;
-            let [t0, t1, t2, t3] = [0, 2, 4, 6].map(|term| avx512::load(&eights[term + half]));
+            let term = |term: usize| avx512::load(&eights[2 * term + half]);
+            let (t0, t1, t2, t3) = (term(0), term(1), term(2), term(3));
             let (even_01, odd_01) = (_mm512_unpacklo_epi8(t0, t1), _mm512_unpackhi_epi8(t0, t1));
             let (even_23, odd_23) = (_mm512_unpacklo_epi8(t2, t3), _mm512_unpackhi_epi8(t2, t3));
             [
@@ -374,7 +381,7 @@ unsafe fn sum_diagonal<const R: usize, const C: usize, const BACKWARD: bool>(
                     blocks = inout(reg) blocks => _,
                     limbs = in(reg) diagonal + 1,
                     resume = in(reg) u32::from(resume),
-                    row = in(reg) 64,
+                    row = in(reg) 64_u64,
                     sums = in(reg) sums.as_mut_ptr(),
                     l = out(reg) _,
                     r = out(reg) _,
@@ -451,7 +458,11 @@ fn add_sums(sums: &Sums, tile: Tile, rows: Range<usize>, out: &mut [u64]) {
     for row in rows {
         for (col_tile, out) in tile.row(row, out).chunks_mut(SIDE).enumerate() {
             let (index, row) = (row / SIDE * col_tiles + col_tile, row % SIDE);
-            let (low, high) = joined(sums.0.each_ref().map(|tiles| load_sums(&tiles[index][row])));
+            let mut diagonals = [_mm512_setzero_si512(); LIMBS];
+            for (to, tiles) in diagonals.iter_mut().zip(&sums.0) {
+                *to = load_sums(&tiles[index][row]);
+            }
+            let (low, high) = joined(diagonals);
             if let Some([first, second]) = out.as_chunks_mut::<8>().0.first_chunk_mut::<2>() {
                 avx512::store(first, _mm512_add_epi64(avx512::load(first), low));
                 avx512::store(second, _mm512_add_epi64(avx512::load(second), high));
@@ -478,10 +489,13 @@ fn joined([s0, s1, s2, s3, s4, s5, s6, s7]: [__m512i; LIMBS]) -> (__m512i, __m51
         let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(s2), _mm512_slli_epi64::<24>(s3));
         _mm512_add_epi64(_mm512_add_epi64(low, middle), high)
     };
-    let even = [s0, s1, s2, s3].map(|sum| _mm512_and_si512(sum, _mm512_set1_epi64(0xffff_ffff)));
-    let odd = [s0, s1, s2, s3].map(|sum| _mm512_srli_epi64::<32>(sum));
+    let even = |sum: __m512i| _mm512_and_si512(sum, _mm512_set1_epi64(0xffff_ffff));
+    let odd = |sum: __m512i| _mm512_srli_epi64::<32>(sum);
     let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000_u64.cast_signed());
-    (join(even, _mm512_slli_epi64::<32>(high)), join(odd, _mm512_and_si512(high, upper)))
+    (
+        join([even(s0), even(s1), even(s2), even(s3)], _mm512_slli_epi64::<32>(high)),
+        join([odd(s0), odd(s1), odd(s2), odd(s3)], _mm512_and_si512(high, upper)),
+    )
 }
 
 #[inline]
