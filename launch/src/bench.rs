@@ -117,7 +117,7 @@ impl<'a> Bench<'a> {
             let data = data::load(&job.data)?;
             let completed = self.train(&job, &data, None)?;
             accuracies.extend(opened(&completed.reports[0], Reveal::TestAccuracy));
-            plaintext.extend(plain::run(&job::model(&job, &data), &job.train, &data, None).accuracy);
+            plaintext.extend(plain::run(&job::model(&job, &data), &job.train, &data).accuracy);
             runs.push(completed);
         }
         let seconds: Vec<f64> = runs.iter().map(|run| run.reports[0].train_seconds).collect();

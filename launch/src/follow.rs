@@ -140,9 +140,9 @@ enum Level {
 /// Text that is no JSON (a panic message) is taken for an error.
 fn level_of(line: &str) -> Level {
     let record: Option<serde_json::Value> = serde_json::from_str(line).ok();
-    match record.as_ref().and_then(|record| record["level"].as_str()) {
-        Some("WARN") => Level::Warn,
-        Some("ERROR") => Level::Error,
+    match record.as_ref().and_then(|record| record["level"].as_str()).map(str::to_lowercase).as_deref() {
+        Some("warn") => Level::Warn,
+        Some("error") => Level::Error,
         Some(_) => Level::Other,
         None if line.trim().is_empty() => Level::Other,
         None => Level::Error,
@@ -158,7 +158,7 @@ fn readable(party: PartyId, line: &str) -> (Level, String) {
     let field =
         |name: &str| record["fields"].get(name).or_else(|| record.get(name)).or_else(|| record["span"].get(name));
     let lane = field("lane").map_or(String::new(), |lane| format!(" lane {lane}"));
-    let level = record["level"].as_str().unwrap_or("INFO");
+    let level = record["level"].as_str().unwrap_or("info").to_uppercase();
     let message = field("message").and_then(|message| message.as_str()).unwrap_or(line);
     (level_of(line), format!("{prefix}{lane} | {level} {message}"))
 }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn log_lines_become_readable() {
-        let line = r#"{"level":"WARN","fields":{"message":"peer is slow","lane":2}}"#;
+        let line = r#"{"level":"warn","message":"peer is slow","lane":2}"#;
         assert_eq!(readable(PartyId::ALL[1], line), (Level::Warn, "p1/3 lane 2 | WARN peer is slow".into()));
         let panic = readable(PartyId::ALL[0], "thread 'main' panicked");
         assert_eq!(panic, (Level::Error, "p0/3 | thread 'main' panicked".into()));
