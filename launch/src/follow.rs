@@ -18,7 +18,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Follows one job.
 pub(crate) struct Follower {
     logs: [File; 3],
-    log_error: Option<LaunchError>,
+    log_broken: bool,
     terminal: bool,
     verbose: bool,
     quiet: bool,
@@ -37,7 +37,7 @@ impl Follower {
         let begin = Instant::now();
         Ok(Self {
             logs: [p0?, p1?, p2?],
-            log_error: None,
+            log_broken: false,
             terminal: io::stderr().is_terminal(),
             verbose,
             quiet,
@@ -74,11 +74,6 @@ impl Follower {
         self.startup
     }
 
-    /// The first log line that could not be kept.
-    pub(crate) fn log_error(&mut self) -> Option<LaunchError> {
-        self.log_error.take()
-    }
-
     /// The furthest party counts.
     fn progress(&mut self, step: usize, steps: usize) {
         if self.quiet || step <= self.shown {
@@ -99,10 +94,12 @@ impl Follower {
     }
 
     fn log(&mut self, party: PartyId, line: &str) {
-        let file = &mut self.logs[party.index()];
-        if let Err(error) = writeln!(file, "{line}") {
-            let name = format!("p{}.log", party.index());
-            self.log_error.get_or_insert_with(|| refusal(name.as_ref(), &error));
+        let written = writeln!(self.logs[party.index()], "{line}");
+        if let Err(error) = written {
+            // The job goes on without its log; what cannot be done without, the model and the report, fails by itself.
+            if !std::mem::replace(&mut self.log_broken, true) {
+                self.say(&refusal(format!("p{}.log", party.index()).as_ref(), &error).to_string());
+            }
         }
         let (level, text) = if self.terminal { readable(party, line) } else { (level_of(line), line.to_owned()) };
         if self.verbose || level >= Level::Warn {
