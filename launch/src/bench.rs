@@ -1,4 +1,4 @@
-//! The verb `bench`: the reference workloads of DESIGN section 10, with the same processes and the same wire as `run`.
+//! The verb `bench`: the reference workloads, with the same processes and the same wire as `run`.
 
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;

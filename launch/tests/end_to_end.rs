@@ -76,7 +76,6 @@ fn end(child: Child, limit: Duration) -> Output {
 }
 
 #[test]
-#[ignore = "needs party_node::run"]
 fn logistic_regression_is_as_accurate_as_in_plaintext() {
     let (folder, report) = report(&["--gpus", "4", "--parties", "3", "--name", "first"]);
     let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("{key}: {report}"));
@@ -95,7 +94,6 @@ fn logistic_regression_is_as_accurate_as_in_plaintext() {
 }
 
 #[test]
-#[ignore = "needs party_node::run"]
 fn records_of_a_user_are_trained_on() {
     let folder = folder();
     let rows: String = (0..120)
@@ -116,7 +114,6 @@ fn records_of_a_user_are_trained_on() {
 }
 
 #[test]
-#[ignore = "needs party_node::run"]
 fn a_killed_party_ends_the_job_within_ten_seconds_and_is_named() {
     let folder = folder();
     let (child, pids) = long_run(folder.path());
@@ -129,7 +126,6 @@ fn a_killed_party_ends_the_job_within_ten_seconds_and_is_named() {
 }
 
 #[test]
-#[ignore = "needs party_node::run"]
 fn a_stopped_party_ends_the_job_by_its_peers_timeout() {
     let folder = folder();
     let (child, pids) = long_run(folder.path());
@@ -141,7 +137,6 @@ fn a_stopped_party_ends_the_job_by_its_peers_timeout() {
 }
 
 #[test]
-#[ignore = "needs party_node::run"]
 fn an_interrupt_stops_all_parties_in_order() {
     let folder = folder();
     let (child, pids) = long_run(folder.path());
@@ -152,7 +147,6 @@ fn an_interrupt_stops_all_parties_in_order() {
 }
 
 #[test]
-#[ignore = "needs party_node::run"]
 fn a_killed_launcher_leaves_no_orphans() {
     let folder = folder();
     let (mut child, pids) = long_run(folder.path());
