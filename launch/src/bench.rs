@@ -1,4 +1,4 @@
-//! The verb `bench`: the reference workloads of DESIGN section 10, with the same processes and the same wire as `run`.
+//! The verb `bench`: the reference workloads, with the same processes and the same wire as `run`.
 
 use rand::Rng;
 use rand_chacha::ChaCha12Rng;
@@ -11,7 +11,7 @@ use shared::wire::PartyReport;
 use crate::args::{BenchArgs, Output, RunArgs, Workload};
 use crate::data::{self, Dataset, Rows, Task};
 use crate::exit::LaunchError;
-use crate::folder::RunFolder;
+use crate::folder::{RunFolder, fresh_name};
 use crate::follow::Follower;
 use crate::local::{self, Completed, Interrupt, Start};
 use crate::metrics::median;
@@ -117,7 +117,7 @@ impl<'a> Bench<'a> {
             let data = data::load(&job.data)?;
             let completed = self.train(&job, &data, None)?;
             accuracies.extend(opened(&completed.reports[0], Reveal::TestAccuracy));
-            plaintext.extend(plain::run(&job::model(&job, &data), &job.train, &data, None).accuracy);
+            plaintext.extend(plain::run(&job::model(&job, &data), &job.train, &data).accuracy);
             runs.push(completed);
         }
         let seconds: Vec<f64> = runs.iter().map(|run| run.reports[0].train_seconds).collect();
@@ -193,7 +193,7 @@ impl<'a> Bench<'a> {
 
     /// Runs one job in a folder that goes away again, unless the job fails.
     fn perform(&self, spec: &JobSpec, data: Option<[shared::wire::ToParty; 3]>) -> Result<Completed, LaunchError> {
-        let folder = RunFolder::create(&std::env::temp_dir().join("mpc-launch-bench"), "")?;
+        let folder = RunFolder::create(&std::env::temp_dir(), &format!("mpc-launch-bench-{}", fresh_name()))?;
         let mut follower = Follower::new(&folder, self.args.verbose, true)?;
         let start = Start {
             program: self.args.party_program.clone(),

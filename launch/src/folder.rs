@@ -90,7 +90,7 @@ pub(crate) fn refusal(path: &Path, error: &io::Error) -> LaunchError {
 }
 
 /// `20261122-151204-3fa91c`: UTC, then a random part.
-fn fresh_name() -> String {
+pub(crate) fn fresh_name() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let mut random = [0; 3];
     getrandom::fill(&mut random).expect("the operating system gives randomness");
@@ -141,6 +141,16 @@ mod tests {
         assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
         let full = refusal(Path::new("runs/a"), &io::Error::from(ErrorKind::StorageFull)).to_string();
         assert!(full.starts_with("run folder runs/a:") && full.contains("free some space"), "{full}");
+    }
+
+    /// `/dev/full` takes no byte, as a full disk does.
+    #[test]
+    fn a_full_disk_is_named() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(base.path(), "a").unwrap();
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("report.txt")).unwrap();
+        let error = folder.write("report.txt", "text").unwrap_err().to_string();
+        assert!(error.contains("report.txt") && error.contains("free some space"), "{error}");
     }
 
     #[test]

@@ -18,7 +18,7 @@ const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Follows one job.
 pub(crate) struct Follower {
     logs: [File; 3],
-    log_error: Option<LaunchError>,
+    log_broken: bool,
     terminal: bool,
     verbose: bool,
     quiet: bool,
@@ -37,7 +37,7 @@ impl Follower {
         let begin = Instant::now();
         Ok(Self {
             logs: [p0?, p1?, p2?],
-            log_error: None,
+            log_broken: false,
             terminal: io::stderr().is_terminal(),
             verbose,
             quiet,
@@ -74,11 +74,6 @@ impl Follower {
         self.startup
     }
 
-    /// The first log line that could not be kept.
-    pub(crate) fn log_error(&mut self) -> Option<LaunchError> {
-        self.log_error.take()
-    }
-
     /// The furthest party counts.
     fn progress(&mut self, step: usize, steps: usize) {
         if self.quiet || step <= self.shown {
@@ -99,10 +94,12 @@ impl Follower {
     }
 
     fn log(&mut self, party: PartyId, line: &str) {
-        let file = &mut self.logs[party.index()];
-        if let Err(error) = writeln!(file, "{line}") {
-            let name = format!("p{}.log", party.index());
-            self.log_error.get_or_insert_with(|| refusal(name.as_ref(), &error));
+        let written = writeln!(self.logs[party.index()], "{line}");
+        if let Err(error) = written {
+            // The job goes on without its log; what cannot be done without, the model and the report, fails by itself.
+            if !std::mem::replace(&mut self.log_broken, true) {
+                self.say(&refusal(format!("p{}.log", party.index()).as_ref(), &error).to_string());
+            }
         }
         let (level, text) = if self.terminal { readable(party, line) } else { (level_of(line), line.to_owned()) };
         if self.verbose || level >= Level::Warn {
@@ -140,9 +137,9 @@ enum Level {
 /// Text that is no JSON (a panic message) is taken for an error.
 fn level_of(line: &str) -> Level {
     let record: Option<serde_json::Value> = serde_json::from_str(line).ok();
-    match record.as_ref().and_then(|record| record["level"].as_str()) {
-        Some("WARN") => Level::Warn,
-        Some("ERROR") => Level::Error,
+    match record.as_ref().and_then(|record| record["level"].as_str()).map(str::to_lowercase).as_deref() {
+        Some("warn") => Level::Warn,
+        Some("error") => Level::Error,
         Some(_) => Level::Other,
         None if line.trim().is_empty() => Level::Other,
         None => Level::Error,
@@ -158,7 +155,7 @@ fn readable(party: PartyId, line: &str) -> (Level, String) {
     let field =
         |name: &str| record["fields"].get(name).or_else(|| record.get(name)).or_else(|| record["span"].get(name));
     let lane = field("lane").map_or(String::new(), |lane| format!(" lane {lane}"));
-    let level = record["level"].as_str().unwrap_or("INFO");
+    let level = record["level"].as_str().unwrap_or("info").to_uppercase();
     let message = field("message").and_then(|message| message.as_str()).unwrap_or(line);
     (level_of(line), format!("{prefix}{lane} | {level} {message}"))
 }
@@ -169,7 +166,7 @@ mod tests {
 
     #[test]
     fn log_lines_become_readable() {
-        let line = r#"{"level":"WARN","fields":{"message":"peer is slow","lane":2}}"#;
+        let line = r#"{"level":"warn","message":"peer is slow","lane":2}"#;
         assert_eq!(readable(PartyId::ALL[1], line), (Level::Warn, "p1/3 lane 2 | WARN peer is slow".into()));
         let panic = readable(PartyId::ALL[0], "thread 'main' panicked");
         assert_eq!(panic, (Level::Error, "p0/3 | thread 'main' panicked".into()));

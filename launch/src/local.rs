@@ -76,9 +76,6 @@ pub(crate) fn run(
     };
     let job = LocalJob { program, arguments: vec!["party".into()], setups, data, deadlines };
     let ending = orchestrator::run(job, &interrupt.0, &mut |notice| follower.notice(&notice));
-    if let Some(error) = follower.log_error() {
-        return Err(error);
-    }
     let startup_seconds = follower.startup().map_or(0.0, |time| time.as_secs_f64());
     match ending.outcome {
         Outcome::Succeeded(reports) => Ok(Completed { reports: *reports, startup_seconds }),

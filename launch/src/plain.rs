@@ -1,6 +1,8 @@
 //! The float64 twin of a training run: same model, initial weights, batches and optimiser, no secrecy. Reports stand its
 //! metrics beside those under MPC, and it warns when activations would leave the range that comparisons look at.
 
+use std::time::Instant;
+
 use shared::job::ProtocolSpec;
 use shared::model::{Layer, Loss, Model, TrainSpec};
 
@@ -10,6 +12,8 @@ use crate::metrics::{accuracy, auroc, mean_squared};
 /// What the plaintext run found.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Outcome {
+    /// Whether all steps were done; figures of a run that ran out of time are of no use but the last.
+    pub(crate) complete: bool,
     /// Share of test rows classified correctly; none for regression.
     pub(crate) accuracy: Option<f64>,
     /// Area under the ROC curve; two classes only.
@@ -21,13 +25,19 @@ pub(crate) struct Outcome {
 }
 
 /// Trains and evaluates in float64.
-pub(crate) fn run(model: &Model, spec: &TrainSpec, data: &Dataset, max_steps: Option<usize>) -> Outcome {
+pub(crate) fn run(model: &Model, spec: &TrainSpec, data: &Dataset) -> Outcome {
+    run_until(model, spec, data, None)
+}
+
+/// As [`run`], but stops training at the deadline.
+pub(crate) fn run_until(model: &Model, spec: &TrainSpec, data: &Dataset, deadline: Option<Instant>) -> Outcome {
     let mut network = Network::new(model, spec.seed);
-    network.train(spec, &data.train, max_steps);
+    let complete = network.train(spec, &data.train, deadline);
     let scores = network.forward(&data.test.x, data.test.count);
     let (outputs, y) = (model.outputs(), &data.test.y);
     let classes = data.task != Task::Regression;
     Outcome {
+        complete,
         accuracy: classes.then(|| accuracy(&scores, y, outputs)),
         auroc: (data.task == Task::Binary).then(|| auroc(&scores, y)).flatten(),
         loss: (!classes).then(|| mean_squared(&scores, y)),
@@ -59,21 +69,21 @@ impl<'a> Network<'a> {
         Self { model, parameters, momentum: None, inputs: Vec::new(), largest_activation: 0.0 }
     }
 
-    fn train(&mut self, spec: &TrainSpec, rows: &Rows, max_steps: Option<usize>) {
-        let mut left = max_steps.unwrap_or(usize::MAX);
+    /// All epochs; false if the deadline came first.
+    fn train(&mut self, spec: &TrainSpec, rows: &Rows, deadline: Option<Instant>) -> bool {
         for epoch in 0..spec.epochs {
             let lr = spec.learning_rate(epoch);
             for batch in spec.batches(epoch, rows.count) {
-                if left == 0 {
-                    return;
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    return false;
                 }
-                left -= 1;
                 let x = gather(&rows.x, self.model.inputs, &batch);
                 let y = gather(&rows.y, self.model.outputs(), &batch);
                 let gradient = self.gradient(&x, &y, batch.len());
                 self.update(spec, lr, gradient);
             }
         }
+        true
     }
 
     /// Scores of a batch; keeps the inputs of every layer.
@@ -280,7 +290,7 @@ mod tests {
 
     #[test]
     fn logistic_regression_learns_breast_cancer() {
-        let outcome = run(&Model::logistic(30), &TrainSpec::default(), &breast_cancer(), None);
+        let outcome = run(&Model::logistic(30), &TrainSpec::default(), &breast_cancer());
         assert!(outcome.accuracy.unwrap() > 0.94, "{outcome:?}");
         assert!(outcome.auroc.unwrap() > 0.98, "{outcome:?}");
         assert!(outcome.largest_activation < activation_limit(&ProtocolSpec::default()));
@@ -290,17 +300,24 @@ mod tests {
     fn a_small_network_learns_digits() {
         let data = data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }).unwrap();
         let spec = TrainSpec { epochs: 15, lr: 0.1, ..TrainSpec::default() };
-        let outcome = run(&Model::mlp(64, &[64], 10, Loss::SoftmaxCrossEntropy), &spec, &data, None);
+        let outcome = run(&Model::mlp(64, &[64], 10, Loss::SoftmaxCrossEntropy), &spec, &data);
         assert!(outcome.accuracy.unwrap() > 0.93, "{outcome:?}");
         assert_eq!(outcome.auroc, None);
     }
 
     #[test]
     fn a_run_that_leaves_the_range_is_seen() {
-        let spec = TrainSpec { lr: 100.0, epochs: 200, schedule: Schedule::Constant, ..TrainSpec::default() };
+        let spec = TrainSpec { lr: 100.0, epochs: 1, schedule: Schedule::Constant, ..TrainSpec::default() };
         let model = Model { loss: Loss::MeanSquared, ..Model::logistic(30) };
-        let outcome = run(&model, &spec, &breast_cancer(), Some(6));
+        let outcome = run(&model, &spec, &breast_cancer());
         assert!(outcome.largest_activation > activation_limit(&ProtocolSpec::default()));
+    }
+
+    #[test]
+    fn a_deadline_ends_the_run_early() {
+        let spec = TrainSpec { epochs: 100_000, ..TrainSpec::default() };
+        let outcome = run_until(&Model::logistic(30), &spec, &breast_cancer(), Some(Instant::now()));
+        assert!(!outcome.complete);
     }
 
     #[test]

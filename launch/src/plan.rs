@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 use shared::job::{JobSpec, Training, Work};
+use shared::model::TrainSpec;
 
 use crate::args::{Output, PlanArgs};
 use crate::cost::{self, Cost, Part};
@@ -57,7 +58,8 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
     let data = data::load(&settings.job.data)?;
     let spec = job::spec(&settings.job, &data, [0; 32])?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
-    let parts = cost::step(&training.model, &spec.protocol, training.train.batch.min(training.train_rows));
+    let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
+    let parts = cost::step(&training.model, &train, &spec.protocol);
     let plan = Plan::new(args, &spec, training, &parts);
     print(&match args.run.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",

@@ -23,18 +23,23 @@ pub(crate) enum SettingsError {
     /// Outside its range.
     #[error("{source} ({origin})")]
     OutOfRange { source: OutOfRange, origin: String },
-    /// Not readable, not TOML, or of the wrong type.
+    /// Of the wrong type, or not one of the names.
+    #[error("{key} = {value} ({origin}): {reason}")]
+    WrongType { key: String, value: String, origin: String, reason: String },
+    /// Not readable, or not TOML.
     #[error("{0}")]
     Unusable(#[from] ConfigError),
 }
+
+/// Value as text and origin, by dotted key.
+type Origins = BTreeMap<String, (String, String)>;
 
 /// A job file with all layers applied, and where each value came from.
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// The values.
     pub(crate) job: JobFile,
-    /// Value as text and origin, by dotted key.
-    origins: BTreeMap<String, (String, String)>,
+    origins: Origins,
 }
 
 /// Reads all layers and checks keys and ranges.
@@ -48,20 +53,21 @@ pub(crate) fn load(
     }
     layers = layers.add_source(from_environment(environment)?);
     layers = layers.add_source(from_flags(args)?);
-    finish(layers.build()?)
+    finish(&layers.build()?)
 }
 
 /// A job with some values changed, `key=value` each.
 pub(crate) fn overlay(job: &JobFile, set: &[String]) -> Result<JobFile, SettingsError> {
     let args = RunArgs { set: set.to_vec(), ..RunArgs::default() };
     let layers = Config::builder().add_source(Base(Box::new(job.clone()))).add_source(from_flags(&args)?);
-    Ok(finish(layers.build()?)?.job)
+    Ok(finish(&layers.build()?)?.job)
 }
 
-fn finish(config: Config) -> Result<Settings, SettingsError> {
+fn finish(config: &Config) -> Result<Settings, SettingsError> {
+    let sections = config.collect()?;
     let mut origins = BTreeMap::new();
-    for (section, value) in config.collect()? {
-        flatten(&section, &value, &mut origins);
+    for (section, value) in &sections {
+        flatten(section, value, &mut origins);
     }
     for (key, (_, origin)) in &origins {
         if !is_known(key) {
@@ -69,12 +75,50 @@ fn finish(config: Config) -> Result<Settings, SettingsError> {
             return Err(SettingsError::UnknownKey { advice: advice(&key), key, origin });
         }
     }
-    let job: JobFile = config.try_deserialize()?;
+    let job = strict(sections, &origins)?;
     job.check().map_err(|source| {
         let origin = origins.get(source.key).map_or("default".into(), |(_, origin)| origin.clone());
         SettingsError::OutOfRange { source, origin }
     })?;
     Ok(Settings { job, origins })
+}
+
+/// Reads the sections without the conversions that `config` would make (2.5 to 3, true to 1), key by key, so that an
+/// error names its key and origin.
+fn strict(sections: Map<String, Value>, origins: &Origins) -> Result<JobFile, SettingsError> {
+    let mut whole = toml::Table::new();
+    for (section, value) in sections {
+        let toml::Value::Table(fields) = to_toml(value) else { continue };
+        for (field, value) in &fields {
+            let only = toml::Table::from_iter([(field.clone(), value.clone())]);
+            let only = toml::Table::from_iter([(section.clone(), only.into())]);
+            only.try_into::<JobFile>().map_err(|error| {
+                let key = format!("{section}.{field}");
+                let below = |known: &&String| **known == key || known.starts_with(&format!("{key}."));
+                let origin =
+                    origins.iter().find(|(known, _)| below(known)).map_or("default", |(_, (_, origin))| origin);
+                let (value, origin) = (value.to_string(), origin.to_owned());
+                SettingsError::WrongType { key, value, origin, reason: error.message().to_owned() }
+            })?;
+        }
+        whole.insert(section, fields.into());
+    }
+    Ok(whole.try_into().expect("every key was read above"))
+}
+
+fn to_toml(value: Value) -> toml::Value {
+    match value.kind {
+        ValueKind::Boolean(flag) => flag.into(),
+        ValueKind::I64(number) => number.into(),
+        ValueKind::Float(number) => number.into(),
+        ValueKind::String(text) => text.into(),
+        ValueKind::Array(items) => items.into_iter().map(to_toml).collect::<Vec<_>>().into(),
+        ValueKind::Table(table) => {
+            table.into_iter().map(|(key, value)| (key, to_toml(value))).collect::<toml::Table>().into()
+        }
+        // TOML has no wider integers and no nil; as text they are refused where a number is due.
+        other => other.to_string().into(),
+    }
 }
 
 impl Settings {
@@ -185,7 +229,7 @@ fn convert(origin: &str, value: toml::Value) -> Value {
     Value::new(Some(&origin.to_owned()), kind)
 }
 
-fn flatten(key: &str, value: &Value, out: &mut BTreeMap<String, (String, String)>) {
+fn flatten(key: &str, value: &Value, out: &mut Origins) {
     match &value.kind {
         ValueKind::Table(table) => {
             for (name, value) in table {
@@ -247,111 +291,4 @@ fn distance(a: &str, b: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use shared::model::Schedule;
-
-    use super::*;
-
-    fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-        let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        pairs.into_iter()
-    }
-
-    fn set(assignments: &[&str]) -> RunArgs {
-        RunArgs { set: assignments.iter().map(|&text| text.to_owned()).collect(), ..RunArgs::default() }
-    }
-
-    fn refused(args: &RunArgs, variables: &[(&str, &str)]) -> String {
-        load(args, env(variables)).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn nothing_given_means_defaults() {
-        let settings = load(&RunArgs::default(), env(&[("HOME", "/"), ("MPC_PARTY", "1")])).unwrap();
-        assert_eq!(settings.job, JobFile::default());
-        assert!(settings.describe().contains("train.lr"), "{}", settings.describe());
-    }
-
-    #[test]
-    fn later_layers_win_and_origins_are_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("job.toml");
-        std::fs::write(&path, "[train]\nlr = 0.25\nbatch = 32\nmomentum = 0.9\n").unwrap();
-        let args = RunArgs { config: Some(path), seed: Some(9), ..set(&["train.batch=16"]) };
-        let settings = load(&args, env(&[("MPC_TRAIN_BATCH", "8"), ("MPC_TRAIN_MOMENTUM", "0.5")])).unwrap();
-        let train = &settings.job.train;
-        assert_eq!((train.lr, train.batch, train.momentum, train.seed), (0.25, 16, 0.5, 9));
-        let text = settings.describe();
-        let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap().to_owned();
-        assert!(line("train.batch").ends_with("# flag --set"), "{text}");
-        assert!(line("train.momentum").ends_with("# environment MPC_TRAIN_MOMENTUM"), "{text}");
-        assert!(line("train.lr").contains("# file ") && line("train.lr").ends_with("job.toml"), "{text}");
-        assert!(line("train.epochs").ends_with("# default") && line("data.seed").ends_with("# flag --seed"), "{text}");
-    }
-
-    #[test]
-    fn values_of_every_kind_can_be_set() {
-        let args = set(&[
-            "model.kind=mlp",
-            "model.hidden=[32, 16]",
-            "train.schedule={step = {every = 3, factor = 0.5}}",
-            "reveal.open=[\"test-accuracy\"]",
-            "data.label=3",
-            "train.clip=1",
-            "protocol.fraction_bits=18",
-        ]);
-        let job = load(&args, env(&[])).unwrap().job;
-        assert_eq!(job.model.hidden, [32, 16]);
-        assert_eq!(job.train.schedule, Schedule::Step { every: 3, factor: 0.5 });
-        assert_eq!((job.data.label.as_deref(), job.train.clip), (Some("3"), Some(1.0)));
-        assert_eq!(job.protocol.fraction_bits.bits(), 18);
-        assert_eq!(load(&set(&["train.schedule=cosine"]), env(&[])).unwrap().job.train.schedule, Schedule::Cosine);
-    }
-
-    #[test]
-    fn unknown_keys_name_the_nearest() {
-        let text = refused(&set(&["train.epoch=3"]), &[]);
-        assert_eq!(text, "unknown key \"train.epoch\" (flag --set); did you mean \"train.epochs\"?");
-        let text = refused(&RunArgs::default(), &[("MPC_TRIAN_LR", "1")]);
-        assert_eq!(text, "unknown key \"trian.lr\" (environment MPC_TRIAN_LR); did you mean \"train.lr\"?");
-        assert!(refused(&set(&["zzz.qqq=1"]), &[]).contains("the sections are"));
-        assert!(refused(&set(&["train.lr"]), &[]).contains("KEY=VALUE"));
-    }
-
-    #[test]
-    fn unknown_keys_and_wrong_types_in_a_file_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("job.toml");
-        let with = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            refused(&RunArgs { config: Some(path.clone()), ..RunArgs::default() }, &[])
-        };
-        let text = with("[train]\nlearning_rate = 1.0\n");
-        assert!(text.contains("unknown key \"train.learning_rate\"") && text.contains("job.toml"), "{text}");
-        assert!(with("[train]\nlr = \"fast\"\n").contains("train.lr"), "{}", with("[train]\nlr = \"fast\"\n"));
-        assert!(with("[train\n").contains("job.toml"));
-        assert!(
-            with("[protocol]\nfraction_bits = 40\n").contains("8 to 20"),
-            "{}",
-            with("[protocol]\nfraction_bits = 40\n")
-        );
-        let missing = RunArgs { config: Some("/no/such.toml".into()), ..RunArgs::default() };
-        assert!(refused(&missing, &[]).contains("/no/such.toml"));
-    }
-
-    #[test]
-    fn values_out_of_range_name_key_value_range_and_origin() {
-        let text = refused(&RunArgs { gpus: Some(0), ..RunArgs::default() }, &[]);
-        assert_eq!(text, "job.lanes = 0 is out of range: 1 to 64 lanes (GPUs) per party (flag --gpus)");
-        let text = refused(&RunArgs { parties: Some(4), ..RunArgs::default() }, &[]);
-        assert!(text.contains("3 is supported; 2 (with a dealer) and 4 or more are planned"), "{text}");
-        assert!(refused(&RunArgs::default(), &[("MPC_TRAIN_LR", "-1")]).contains("train.lr = -1"));
-    }
-
-    #[test]
-    fn the_sample_job_file_is_valid() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/job.toml").into();
-        let job = load(&RunArgs { config: Some(path), ..RunArgs::default() }, env(&[])).unwrap().job;
-        assert_eq!(job, JobFile::default(), "the sample shows the defaults");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! The verb `run`: data, shares, three parties, plaintext twin, report.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use shared::job::{JobSpec, Training, Work};
 
@@ -14,6 +15,9 @@ use crate::plain::{self, Outcome};
 use crate::report::{Findings, Report};
 use crate::settings::{self, Settings};
 use crate::{device, job, print};
+
+/// Longest time that the plaintext twin may hold up the start.
+const SHADOW_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a training job, or prints its configuration.
 pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
@@ -36,6 +40,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let mut follower = Follower::new(&folder, args.verbose, false)?;
     let start = start(args, &settings);
     let completed = local::run(&spec, Some(encoded.messages), &start, &folder, &mut follower, &interrupt)?;
+    let plain = if plain.complete { plain } else { plain::run(&training.model, &training.train, &data) };
     let report = Report::new(&Findings {
         job_id: &folder.job_id,
         spec: &spec,
@@ -52,9 +57,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     folder.write("report.json", &report.json())
 }
 
-/// Trains the plaintext twin; remarks when activations would leave the range that comparisons look at.
+/// Trains the plaintext twin, for a short while if it is a long job; remarks when activations would leave the range that comparisons look at.
 fn shadow(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<String>) -> Outcome {
-    let plain = plain::run(&training.model, &training.train, data, training.max_steps);
+    let plain = plain::run_until(&training.model, &training.train, data, Some(Instant::now() + SHADOW_TIME));
     let limit = plain::activation_limit(&spec.protocol);
     if plain.largest_activation >= limit {
         remarks.push(format!(

@@ -10,7 +10,7 @@ pub(super) fn conforms(device: &dyn Compute) {
 }
 
 /// Words that look random; the same seed gives the same words.
-pub(super) fn words(seed: u64, len: usize) -> Vec<u64> {
+pub(in crate::compute) fn words(seed: u64, len: usize) -> Vec<u64> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -65,16 +65,23 @@ multiversion! {
 }
 
 multiversion! {
-    /// Helper of a truncation: from `R = a + b - u` the dealt value `-(R >> shift)` in `u`, and the top bits of `R`.
-    pub fn trunc_mask(u: &mut [u64], a: &[u64], b: &[u64], shift: u32) -> Vec<u64> {
-        let rounds = u.iter_mut().zip(a.iter().zip(b));
-        rounds
-            .map(|(u, (a, b))| {
-                let mask = a.wrapping_add(*b).wrapping_sub(*u);
-                *u = (mask >> shift).wrapping_neg();
-                mask >> 63
-            })
-            .collect()
+    /// `x = -x`.
+    pub fn negate(x: &mut [u64]) {
+        for x in x {
+            *x = x.wrapping_neg();
+        }
+    }
+}
+
+multiversion! {
+    /// Helper of a truncation: turns its mask `R` into the dealt value `-(R >> shift)`; returns the top bits of `R`.
+    pub fn trunc_mask(mask: &mut [u64], shift: u32) -> Vec<u64> {
+        let mut top = vec![0; mask.len()];
+        for (mask, top) in mask.iter_mut().zip(&mut top) {
+            *top = *mask >> 63;
+            *mask = (*mask >> shift).wrapping_neg();
+        }
+        top
     }
 }
 

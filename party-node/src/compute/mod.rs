@@ -35,7 +35,7 @@ pub type Key = [u32; 8];
 
 /// A device that computes in Z_2^64. All results wrap; all devices agree bit for bit.
 pub trait Compute: Send + Sync {
-    /// What a report calls this device: `cpu (avx512)`.
+    /// What a report calls this device: `cpu (avx512, 2 threads)`.
     fn name(&self) -> String;
 
     /// `out += a * b`, row-major `a.rows x b.cols`. Panics if the shapes do not fit: they are ours, not a peer's.

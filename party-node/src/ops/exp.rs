@@ -9,7 +9,8 @@
 use super::{split, unit, word};
 use crate::compute::elementwise;
 use crate::protocol::{
-    DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, carry, inject_sum, join, sign, square_doubled, trunc,
+    DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, carry, inject_sum, join, sign, square_doubled,
+    trunc_exact,
 };
 
 const LOG2_E: f64 = std::f64::consts::LOG2_E;
@@ -26,7 +27,7 @@ const PRODUCT_BITS: f64 = 61.5;
 /// | Computes | `e^x` for `-15.5 <= x < 0.5`; absolute error `2^-18` and one unit in the last place. `x` outside of the window is taken modulo 16: bounded, but wrong; see [`exp`] |
 /// | Holds | `x` of `n` elements -> `n` |
 /// | Rounds | those of [`carry`] over `w = f+4` bits, and 2: 6 for `f = 16`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties `16 n` for the table, and those of [`carry`] over `w` bits and of [`trunc`] by `61-f`: about `70 n` for `f = 16` |
+/// | Bytes | over the three parties `16 n` for the table, and those of [`carry`] over `w` bits and of [`trunc_exact`] by `60-f`: about `70 n` for `f = 16` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | ours |
@@ -34,14 +35,14 @@ pub async fn exp_negative(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, P
     let f = tile.party().fixed().bits();
     let window = Window::new(f, f + 4, 1, 0.5);
     let product = window.product(tile, x).await?;
-    trunc(tile, product, window.product_bits() - f).await
+    trunc_exact(tile, product, window.product_bits() - f).await
 }
 
 /// `e^x` for any `x` that a comparison can tell the sign of.
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `e^x` for `x <= m`, with `m = 10` up to `f = 15` and `(30-f) ln 2` above (9.7 for `f = 16`), `e^m` for larger, 0 for `x < -(f+1) ln 2`; relative error `2^-14`, and one unit in the last place |
+/// | Computes | `e^x` for `x <= m`, with `m = 10` up to `f = 15` and `(30-f) ln 2` above (9.7 for `f = 16`), `e^m` for larger, 0 for `x < -(f+1) ln 2`; relative error `2^-17`, and one unit in the last place |
 /// | Holds | `x` of `n` elements, within the range of [`sign`] -> `n` |
 /// | Rounds | those of [`carry`] over `w = f+5` bits, and 7: 11 for `f = 16`; one more if nothing before lets the helper run ahead |
 /// | Bytes | over the three parties `64 n`, and those of [`carry`] over `w` bits, of [`sign`] on `2n` elements and of three truncations: about `220 n` for `f = 16` |
@@ -60,9 +61,9 @@ pub async fn exp(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolEr
         let window = Window::new(f, f + 5, 4, highest + 0.25);
         let [root, square] = guard_bits(highest);
         let product = window.product(tile, x).await?;
-        let quarter = trunc(tile, product, window.product_bits() - root).await?;
-        let half = trunc(tile, square_doubled(tile, &quarter), 2 * root + 1 - square).await?;
-        trunc(tile, square_doubled(tile, &half), 2 * square + 1 - f).await
+        let quarter = trunc_exact(tile, product, window.product_bits() - root).await?;
+        let half = trunc_exact(tile, square_doubled(tile, &quarter), 2 * root + 1 - square).await?;
+        trunc_exact(tile, square_doubled(tile, &half), 2 * square + 1 - f).await
     };
     let clamps = async {
         let edge = |at: f64| x.clone().plus_public(&beside, fixed.constant(-at));
@@ -223,20 +224,10 @@ fn word_to_f64(value: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use shared::fixed::FixedPoint;
-    use shared::job::ProtocolSpec;
-
     use super::*;
+    use crate::ops::{spec, trunc_bytes};
     use crate::protocol::carry_bytes;
     use crate::world::{Cost, World, assert_masked};
-
-    fn spec(bits: u32) -> ProtocolSpec {
-        ProtocolSpec { fraction_bits: FixedPoint::new(bits).unwrap(), ..ProtocolSpec::default() }
-    }
-
-    fn trunc_bytes(n: usize, shift: u32) -> usize {
-        24 * n + 3 * (n * shift as usize).div_ceil(8)
-    }
 
     #[test]
     fn portable_exp_is_close() {
@@ -290,7 +281,7 @@ mod tests {
                 assert!(z >= -1.0 / fixed.scale(), "{z}");
             }
             println!("f {bits}: relative error beyond one unit {worst:e}");
-            assert!(worst < 1.0 / 16384.0, "{worst}");
+            assert!(worst < 1.0 / 131_072.0, "{worst}");
             let n = x.len();
             let (window, depth) = carry_bytes(bits + 5);
             let [root, square] = guard_bits(highest);

@@ -4,7 +4,7 @@ use std::f64::consts::TAU;
 use std::sync::LazyLock;
 
 use super::clamp::above;
-use crate::protocol::{DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, inject_sum, join, trunc};
+use crate::protocol::{DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, inject_sum, join, trunc_exact};
 
 /// Half the period: beyond it the function is within 3.4e-4 of 0 or 1.
 const HALF_PERIOD: f64 = 8.0;
@@ -29,7 +29,7 @@ const TABLE_BITS: u32 = 20;
 /// | Computes | the logistic function, absolute error below 4e-4 everywhere (`f = 16`); 0 and 1 beyond +-8 |
 /// | Holds | `x` of `n` elements in the comparison window -> `z` |
 /// | Rounds | those of [`sign`](crate::protocol::sign), and 1 |
-/// | Bytes | over the three parties `96 n` for the tables, [`trunc`] by `40 - f` bits, two signs, and `40 n` |
+/// | Bytes | over the three parties `96 n` for the tables, [`trunc_exact`] by `40 - f` bits, two signs, and `40 n` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | series on a masked argument as in Chen et al., "Secure Softmax/Sigmoid for Machine-Learning Computation", ACSAC 2023; the linear ramp that makes it periodic is ours |
@@ -90,7 +90,7 @@ async fn series(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolErr
             *sum = sum.wrapping_add(addend);
         }
     }
-    let series = trunc(tile, sum, 2 * TABLE_BITS - fixed.bits()).await?;
+    let series = trunc_exact(tile, sum, 2 * TABLE_BITS - fixed.bits()).await?;
     Ok(series.plus_public(tile, fixed.constant(0.5)))
 }
 

@@ -82,6 +82,50 @@ pub async fn to_arithmetic(tile: &Tile<'_>, bits: &Bits, len: usize) -> Result<T
     inject_sum(tile, &[Term::Public(bits, 1)], len).await
 }
 
+/// Several public linear forms of the same bits.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z_k = sum_j forms[k][j] b_j` in `Z_{2^64}` |
+/// | Holds | `J` vectors of `n` shared bits -> one `z` of `n` elements per form |
+/// | Rounds | 1 |
+/// | Bytes | over the three parties `8 n` for each vector of bits, `16 n` for each form |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | as [`inject_sum`]; the dealt halves of the helper's bits serve every form |
+pub async fn inject_forms(
+    tile: &Tile<'_>,
+    bits: &[Bits],
+    forms: &[Vec<u64>],
+    n: usize,
+) -> Result<Vec<TileShare>, ProtocolError> {
+    let op = tile.op();
+    let cut = |u: &[u64], mask: &[u64]| {
+        let all = TileShare { u: u.to_vec(), v: mask.iter().map(|word| word.wrapping_neg()).collect() };
+        (0..forms.len()).map(|k| all.slice(k * n..(k + 1) * n)).collect()
+    };
+    if tile.is_helper() {
+        op.deal(Purpose::Bit, bits.iter().flat_map(|b| elementwise::bits_to_words(&b.s, n)).collect());
+        let (mut a, b) = op.masks(Purpose::Product, forms.len() * n);
+        elementwise::scale(&mut a, u64::MAX);
+        return Ok(cut(&a, &b));
+    }
+    let halves = op.dealt(Purpose::Bit, bits.len() * n).await?;
+    let mask = op.own_mask(Purpose::Product, forms.len() * n);
+    let (mut mine, mut t) = (mask.clone(), vec![0; forms.len() * n]);
+    for (k, form) in forms.iter().enumerate() {
+        let range = k * n..(k + 1) * n;
+        for ((bits, &factor), halves) in bits.iter().zip(form).zip(halves.chunks(n.max(1))) {
+            let (z, t) = (&mut mine[range.clone()], &mut t[range.clone()]);
+            elementwise::inject_public_addend(z, t, &bits.m, factor, halves);
+        }
+    }
+    let theirs = op.exchange(&mine).await?;
+    elementwise::add_assign(&mut t, &mine);
+    elementwise::add_assign(&mut t, &theirs);
+    Ok(cut(&t, &mask))
+}
+
 /// All injections. Returns, beside the sum, the halves of `l_b` that each term used.
 async fn combine(tile: &Tile<'_>, terms: &[Term<'_>], n: usize) -> Result<(TileShare, Vec<Vec<u64>>), ProtocolError> {
     let mut halves = Vec::with_capacity(terms.len());

@@ -28,13 +28,13 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 
 pub use compare::{and, carry, carry_bytes, sign};
-pub use inject::{Kept, Term, inject, inject_again, inject_sum, to_arithmetic};
+pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
 pub use input::input;
 pub use mul::{Matrix, matmul, matmul_doubled, mul, mul_doubled, square_doubled};
 pub use open::open;
 pub use prss::{PairKeys, Purpose};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};
-pub use trunc::{trunc, trunc_floor};
+pub use trunc::{trunc, trunc_exact, trunc_floor};
 pub use value::{Bits, DoubledPartial, TileShare, View};
 pub use wire::{MESSAGE_HEADER_BYTES, parse_frame};
 

@@ -11,8 +11,9 @@ use shared::share::Share;
 
 use super::prss::Position;
 use super::value::{TileShare, View};
+use super::wire::Message;
 use super::{Party, ProtocolError, Purpose};
-use crate::compute::{Compute, elementwise};
+use crate::compute::{Compute, Key, elementwise};
 use crate::meter::Meter;
 
 /// What a party is in a tile.
@@ -259,6 +260,19 @@ pub struct Op<'t, 'p> {
 impl Op<'_, '_> {
     /// The next `len` words that this party and `peer` alone can derive.
     pub(super) fn stream(&self, peer: PartyId, purpose: Purpose, len: usize) -> Vec<u64> {
+        let mut words = vec![0; len];
+        let (key, nonce) = self.position(peer, purpose, len);
+        self.tile.device().keystream(key, nonce, &mut words);
+        words
+    }
+
+    /// Adds the next words that this party and `peer` alone can derive.
+    fn add_stream(&self, peer: PartyId, purpose: Purpose, words: &mut [u64]) {
+        let (key, nonce) = self.position(peer, purpose, words.len());
+        self.tile.device().keystream_add(key, nonce, words);
+    }
+
+    fn position(&self, peer: PartyId, purpose: Purpose, len: usize) -> (&Key, [u32; 3]) {
         let Tile { party, call, channel, .. } = *self.tile;
         let position = Position { call, channel: channel & 0x00ff_ffff, operation: self.operation, purpose };
         let key = party.keys.with(party.me, peer);
@@ -269,10 +283,8 @@ impl Op<'_, '_> {
             end[7] ^= 1 + u32::from(u8::from(party.me));
             recorder.note(&end, position.nonce());
         }
-        let mut words = vec![0; len];
-        party.device.keystream(key, position.nonce(), &mut words);
         party.meter.counters().prg_bytes.fetch_add(8 * len as u64, Relaxed);
-        words
+        (key, position.nonce())
     }
 
     pub(super) fn send_bytes(&self, to: PartyId, payload: &[u8]) {
@@ -280,7 +292,7 @@ impl Op<'_, '_> {
         tile.party.wire.borrow_mut().queue(to, tile.channel, tile.depth.get() + 1, payload);
     }
 
-    pub(super) async fn recv_bytes(&self, from: PartyId, expected: usize) -> Result<Vec<u8>, ProtocolError> {
+    async fn recv_message(&self, from: PartyId, expected: usize) -> Result<Message, ProtocolError> {
         let tile = self.tile;
         let message = poll_fn(|_| match tile.party.wire.borrow_mut().take(from, tile.channel) {
             Some(message) => Poll::Ready(message),
@@ -288,8 +300,8 @@ impl Op<'_, '_> {
         })
         .await;
         tile.deepen(message.depth);
-        let got = message.payload.len();
-        if got == expected { Ok(message.payload) } else { Err(ProtocolError::Length { peer: from, expected, got }) }
+        let got = message.payload().len();
+        if got == expected { Ok(message) } else { Err(ProtocolError::Length { peer: from, expected, got }) }
     }
 
     pub(super) fn send(&self, to: PartyId, words: &[u64]) {
@@ -297,7 +309,7 @@ impl Op<'_, '_> {
     }
 
     pub(super) async fn recv(&self, from: PartyId, len: usize) -> Result<Vec<u64>, ProtocolError> {
-        Ok(bytemuck::pod_collect_to_vec(&self.recv_bytes(from, 8 * len).await?))
+        Ok(bytemuck::pod_collect_to_vec(self.recv_message(from, 8 * len).await?.payload()))
     }
 
     /// Helper: shares values that it knows. A's half is a stream, B's is sent. Returns both.
@@ -328,6 +340,17 @@ impl Op<'_, '_> {
         self.stream(self.tile.helper, purpose, len)
     }
 
+    /// Evaluator: masks what it sends to the other evaluator.
+    pub(super) fn add_own_mask(&self, purpose: Purpose, words: &mut [u64]) {
+        self.add_stream(self.tile.helper, purpose, words);
+    }
+
+    /// Helper: adds the masks of A and of B.
+    pub(super) fn add_masks(&self, purpose: Purpose, words: &mut [u64]) {
+        self.add_stream(self.tile.helper.prev(), purpose, words);
+        self.add_stream(self.tile.helper.next(), purpose, words);
+    }
+
     /// Helper: the masks of A and of B.
     pub(super) fn masks(&self, purpose: Purpose, len: usize) -> (Vec<u64>, Vec<u64>) {
         let helper = self.tile.helper;
@@ -353,8 +376,8 @@ impl Op<'_, '_> {
     }
 
     pub(super) async fn recv_packed(&self, from: PartyId, len: usize, bits: u32) -> Result<Vec<u64>, ProtocolError> {
-        let bytes = self.recv_bytes(from, elementwise::packed_bytes(len, bits)).await?;
-        Ok(elementwise::unpack(&bytes, len, bits))
+        let message = self.recv_message(from, elementwise::packed_bytes(len, bits)).await?;
+        Ok(elementwise::unpack(message.payload(), len, bits))
     }
 }
 

@@ -4,6 +4,8 @@
 //! channel and sender, messages stay in order. Depth counts the longest chain of dependent receives behind a message.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
 use shared::ids::PartyId;
@@ -17,10 +19,17 @@ pub const MESSAGE_HEADER_BYTES: usize = 12;
 /// A frame leaves early once it is this long, so that peers can start on it.
 const FRAME_EAGER_BYTES: usize = 1 << 17;
 
-/// A message as it arrived.
+/// A message as it arrived: a piece of its frame, so that it is copied once, to where it is used.
 pub(super) struct Message {
     pub(super) depth: u32,
-    pub(super) payload: Vec<u8>,
+    frame: Rc<Vec<u8>>,
+    payload: Range<usize>,
+}
+
+impl Message {
+    pub(super) fn payload(&self) -> &[u8] {
+        &self.frame[self.payload.clone()]
+    }
 }
 
 pub(super) struct Wire {
@@ -87,18 +96,20 @@ impl Wire {
     /// Waits for at least one frame, then takes all that have arrived.
     pub(super) fn pump(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
         let (from, frame) = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout))?;
-        self.unpack(meter, from, &frame)?;
+        self.unpack(meter, from, frame)?;
         // That a peer has left since matters only if something of it is still missing; then the next wait says so.
         while let Ok(Some((from, frame))) = self.transport.try_recv() {
-            self.unpack(meter, from, &frame)?;
+            self.unpack(meter, from, frame)?;
         }
         Ok(())
     }
 
-    fn unpack(&mut self, meter: &Meter, from: PartyId, frame: &[u8]) -> Result<(), ProtocolError> {
+    fn unpack(&mut self, meter: &Meter, from: PartyId, frame: Vec<u8>) -> Result<(), ProtocolError> {
         meter.received(from, frame.len());
-        for message in messages(frame) {
-            let (channel, message) = message.ok_or(ProtocolError::Malformed { peer: from })?;
+        let frame = Rc::new(frame);
+        for header in headers(&frame) {
+            let Header { channel, depth, payload } = header.ok_or(ProtocolError::Malformed { peer: from })?;
+            let message = Message { depth, frame: frame.clone(), payload };
             self.incoming.entry((from, channel)).or_default().push_back(message);
         }
         Ok(())
@@ -109,28 +120,37 @@ impl Wire {
     }
 }
 
+/// What stands in front of a message, and where its payload lies in the frame.
+struct Header {
+    channel: u32,
+    depth: u32,
+    payload: Range<usize>,
+}
+
 /// Splits a frame into messages; a `None` ends a frame that does not add up.
-fn messages(mut frame: &[u8]) -> impl Iterator<Item = Option<(u32, Message)>> {
+fn headers(frame: &[u8]) -> impl Iterator<Item = Option<Header>> {
+    let mut at = 0;
     std::iter::from_fn(move || {
-        if frame.is_empty() {
+        if at == frame.len() {
             return None;
         }
-        let parsed = parse_message(frame);
-        frame = parsed.as_ref().map_or(&[], |(_, _, rest)| *rest);
-        Some(parsed.map(|(channel, message, _)| (channel, message)))
+        let header = parse_header(frame, at);
+        at = header.as_ref().map_or(frame.len(), |header| header.payload.end);
+        Some(header)
     })
 }
 
-fn parse_message(frame: &[u8]) -> Option<(u32, Message, &[u8])> {
-    let (header, rest) = frame.split_at_checked(MESSAGE_HEADER_BYTES)?;
+fn parse_header(frame: &[u8], at: usize) -> Option<Header> {
+    let start = at + MESSAGE_HEADER_BYTES;
+    let header = frame.get(at..start)?;
     let field = |i: usize| u32::from_le_bytes(header[4 * i..4 * i + 4].try_into().expect("four bytes"));
-    let (payload, rest) = rest.split_at_checked(field(2) as usize)?;
-    Some((field(0), Message { depth: field(1), payload: payload.to_vec() }, rest))
+    let payload = start..start.checked_add(field(2) as usize)?;
+    (payload.end <= frame.len()).then(|| Header { channel: field(0), depth: field(1), payload })
 }
 
 /// What the fuzz target calls: parsing must neither panic nor allocate more than the frame holds.
 pub fn parse_frame(frame: &[u8]) -> usize {
-    messages(frame).take_while(Option::is_some).count()
+    headers(frame).take_while(Option::is_some).count()
 }
 
 #[cfg(test)]
@@ -152,7 +172,7 @@ mod tests {
             }
             frame.extend(&payload);
             prop_assert_eq!(parse_frame(&frame), 1);
-            prop_assert!(messages(&frame[..frame.len() - cut.min(payload.len() + 11)]).any(|m| m.is_none()));
+            prop_assert!(headers(&frame[..frame.len() - cut.min(payload.len() + 11)]).any(|m| m.is_none()));
         }
     }
 }

@@ -7,7 +7,7 @@ use shared::share::Share;
 use super::PartyData;
 use super::optimiser::append;
 use crate::layers::Network;
-use crate::ops::{argmax, divide_bounded};
+use crate::ops::{argmax, divide};
 use crate::protocol::{
     DoubledPartial, Party, ProtocolError, Term, Tile, TileShare, inject_sum, mul_doubled, open, sign, split_in_three,
     trunc, trunc_floor,
@@ -197,7 +197,7 @@ async fn area(
     let rest = share.clone().times(u64::MAX).plus_public(tile, fixed.constant(1.0));
     // 4 p (1 - p), with two bits fewer dropped.
     let pairs = trunc(tile, mul_doubled(tile, &share, &rest), f - 1).await?;
-    let half = divide_bounded(tile, &scaled, &pairs.times(16), 1, 16.0).await?.times(16);
+    let half = divide(tile, &scaled, &pairs).await?;
     // (1 + D / PN) / 2: the half is exact in one more fraction bit, so drop a bit without rounding noise.
     let doubled = half.plus_public(tile, fixed.constant(1.0));
     trunc_floor(tile, DoubledPartial::from_share(tile, &doubled, 1), 2).await

@@ -11,6 +11,7 @@ mod rendezvous;
 mod tests;
 pub mod tuning;
 
+use std::cell::RefCell;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +22,7 @@ use shared::ids::{Epoch, Lane, PartyId};
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use self::driver::Driver;
+use self::driver::{Driver, Patience};
 use self::link::Mailbox;
 use self::rendezvous::{Link, Rendezvous};
 use self::tuning::WireTuning;
@@ -93,6 +94,7 @@ impl SessionParams {
 pub struct QuicTransport {
     me: PartyId,
     driver: Driver,
+    patience: Patience,
     endpoint: Endpoint,
     meter: WireMeter,
     encoders: [FrameEncoder; 2],
@@ -141,7 +143,8 @@ impl QuicTransport {
         let (endpoint, met) = driver.run(async {
             let config = session.tuning.endpoint_config();
             let endpoint = Endpoint::new(config, None, listener.socket, Arc::new(TokioRuntime)).map_err(local)?;
-            let met = Rendezvous { me, identity, roster, session }.meet(&endpoint).await;
+            let rendezvous = Rendezvous { me, identity, roster, session, opened: RefCell::default() };
+            let met = rendezvous.meet(&endpoint).await;
             if let Err(e) = &met {
                 last_word(&endpoint, closing::REFUSED, e.to_string().as_bytes()).await;
             }
@@ -155,7 +158,8 @@ impl QuicTransport {
         let connections = links.each_ref().map(|link| (link.peer, link.connection.clone()));
         let encoders = driver.run(async { links.map(|link| spawn_tasks(&mailbox, link)) });
         let meter = WireMeter { mailbox, connections };
-        Ok((Self { me, driver, endpoint, meter, encoders, unflushed: false, closed: false }, secrets))
+        let patience = Patience::new(session.tuning.spin);
+        Ok((Self { me, driver, patience, endpoint, meter, encoders, unflushed: false, closed: false }, secrets))
     }
 
     /// A handle for the counters that outlives moves of the transport.
@@ -179,10 +183,6 @@ impl QuicTransport {
             mailbox.release(me);
             yield_now().await;
         });
-    }
-
-    fn nothing_came(&self, after: Duration) -> TransportError {
-        TransportError::Timeout { waiting_for: format!("{} or {}", self.me.next(), self.me.prev()), after }
     }
 
     /// Ends both connections at once, with a word why.
@@ -236,7 +236,7 @@ impl Transport for QuicTransport {
             return Ok(message);
         }
         self.unflushed = false;
-        let (mailbox, me) = (&self.meter.mailbox, self.me);
+        let (mailbox, me, patience) = (&self.meter.mailbox, self.me, &mut self.patience);
         self.driver.run(async {
             mailbox.release(me);
             if let Some(message) = mailbox.take()? {
@@ -244,7 +244,10 @@ impl Transport for QuicTransport {
                 yield_now().await;
                 return Ok(message);
             }
-            timeout(within, mailbox.next()).await.unwrap_or_else(|_| Err(self.nothing_came(within)))
+            if let Some(message) = patience.look(|| mailbox.take().transpose()).await {
+                return message;
+            }
+            timeout(within, mailbox.next()).await.unwrap_or_else(|_| Err(nothing_came(me, within)))
         })
     }
 
@@ -278,7 +281,7 @@ impl Transport for QuicTransport {
                 Ok(())
             }
             Ok(Err(e)) => Err(e),
-            Err(_) => Err(self.nothing_came(CLOSE_MAX)),
+            Err(_) => Err(nothing_came(self.me, CLOSE_MAX)),
         }
     }
 
@@ -293,6 +296,10 @@ impl Drop for QuicTransport {
             self.abort();
         }
     }
+}
+
+fn nothing_came(me: PartyId, after: Duration) -> TransportError {
+    TransportError::Timeout { waiting_for: format!("{} or {}", me.next(), me.prev()), after }
 }
 
 /// Closes all connections and lets the packets that say so leave.

@@ -75,6 +75,7 @@ fn detect() -> Path {
 }
 
 /// The path that [`multiversion!`] functions take on this thread.
+#[cfg(target_arch = "x86_64")]
 #[inline]
 pub(crate) fn current() -> Path {
     #[cfg(test)]

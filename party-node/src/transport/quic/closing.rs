@@ -41,6 +41,7 @@ pub(super) fn explain(error: &ConnectionError) -> String {
                 "it refused our certificate as missing or malformed".into()
             }
             code if code == alert(ALERT_NO_APPLICATION_PROTOCOL) => "it does not speak this protocol".into(),
+            TransportErrorCode::APPLICATION_ERROR => "it gave up before we were connected; its own log says why".into(),
             code => format!("it ended the connection: {code}"),
         },
         ConnectionError::ApplicationClosed(close) => {

@@ -8,9 +8,15 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 
 /// How long the protocol thread may be away before the background thread takes over.
 const AWAY_MAX: Duration = Duration::from_millis(1);
+
+/// A turn that takes longer means that others want this processor: better to sleep, and be woken with priority.
+const TURN_MAX: Duration = Duration::from_micros(50);
+/// Most waits in a row that are slept through because an earlier one was long.
+const PENALTY_MAX: u32 = 64;
 
 /// A single-threaded runtime that two threads drive by turns.
 pub(super) struct Driver {
@@ -81,6 +87,46 @@ impl Drop for Driver {
             background.thread().unpark();
             // A panic there has been reported already; dropping must not add another.
             let _ = background.join();
+        }
+    }
+}
+
+/// How a waiting protocol thread spends its first moments: awake if that has paid off lately, asleep if not.
+pub(super) struct Patience {
+    window: Duration,
+    /// Waits to sleep through after the next miss.
+    penalty: u32,
+    /// Waits still to be slept through.
+    skip: u32,
+}
+
+impl Patience {
+    pub(super) fn new(window: Duration) -> Self {
+        Self { window, penalty: 0, skip: 0 }
+    }
+
+    /// Gives the network turns until `look` finds something, for as long as the window.
+    pub(super) async fn look<T>(&mut self, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+        if self.skip > 0 || self.window.is_zero() {
+            self.skip = self.skip.saturating_sub(1);
+            return None;
+        }
+        let start = Instant::now();
+        let mut turn_began = Duration::ZERO;
+        loop {
+            yield_now().await;
+            if let Some(found) = look() {
+                self.penalty = 0;
+                return Some(found);
+            }
+            thread::yield_now();
+            let now = start.elapsed();
+            if now > self.window || now - turn_began > TURN_MAX {
+                self.penalty = (2 * self.penalty).clamp(1, PENALTY_MAX);
+                self.skip = self.penalty;
+                return None;
+            }
+            turn_began = now;
         }
     }
 }

@@ -166,6 +166,12 @@ impl Mailbox {
         }
     }
 
+    /// Lets the writer end the stream after what is queued, goodbye or not.
+    #[cfg(test)]
+    pub(super) fn end_for_tests(&self, to: PartyId) {
+        lock(&self.peers[to.index()].outbox).last = true;
+    }
+
     pub(super) fn stats(&self, peer: PartyId) -> PeerStats {
         let peer = &self.peers[peer.index()];
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

@@ -1,16 +1,17 @@
 //! Brings the three parties of a lane together: dial or accept, TLS, hello, nonces. Carries no data yet.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf, Bytes};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{Connection, Endpoint, Incoming, RecvStream, SendStream, ServerConfig};
+use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, ServerConfig};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use shared::ids::PartyId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use super::{SessionParams, closing};
@@ -25,6 +26,8 @@ use crate::transport::tls;
 const DIAL_ATTEMPT_MAX: Duration = Duration::from_secs(2);
 /// Between a dial that was turned away and the next.
 const DIAL_PAUSE: Duration = Duration::from_millis(50);
+/// How much longer the other peer is looked for when the session with one has failed.
+const GIVING_UP_MAX: Duration = Duration::from_millis(300);
 /// Connections that strangers may hold open at once while we wait for our peers.
 const OPEN_CONNECTIONS_MAX: usize = 16;
 
@@ -46,6 +49,44 @@ pub(super) struct Rendezvous<'a> {
     pub(super) identity: &'a Identity,
     pub(super) roster: &'a Roster,
     pub(super) session: &'a SessionParams,
+    /// Keeps connections open until the reason of a failure has been told on them.
+    pub(super) opened: RefCell<Vec<Connection>>,
+}
+
+/// What stands in the way of a session.
+struct Obstacle {
+    error: TransportError,
+    /// The peer told us, perhaps because of what it found out about the third party; we saw nothing wrong ourselves.
+    hearsay: bool,
+}
+
+impl From<TransportError> for Obstacle {
+    fn from(error: TransportError) -> Self {
+        Self { error, hearsay: false }
+    }
+}
+
+/// Waits for both steps. When one fails the other has a moment left: to come so far that its peer can be told why,
+/// and because this party rather reports what it saw itself than what it was told.
+async fn both<A, B>(
+    first: impl Future<Output = Result<A, Obstacle>>,
+    second: impl Future<Output = Result<B, Obstacle>>,
+) -> Result<(A, B), TransportError> {
+    let (mut first, mut second) = (pin!(first), pin!(second));
+    let (obstacle, other) = tokio::select! {
+        done = &mut first => match done {
+            Ok(a) => return second.await.map(|b| (a, b)).map_err(|obstacle| obstacle.error),
+            Err(obstacle) => (obstacle, timeout(GIVING_UP_MAX, async { second.await.err() }).await),
+        },
+        done = &mut second => match done {
+            Ok(b) => return first.await.map(|a| (a, b)).map_err(|obstacle| obstacle.error),
+            Err(obstacle) => (obstacle, timeout(GIVING_UP_MAX, async { first.await.err() }).await),
+        },
+    };
+    match other {
+        Ok(Some(other)) if obstacle.hearsay && !other.hearsay => Err(other.error),
+        _ => Err(obstacle.error),
+    }
 }
 
 /// Connections of accepted peers on their way from the accept loop, or why one was refused.
@@ -60,15 +101,13 @@ impl Rendezvous<'_> {
 
         let (accepting, mut accepted) = self.accept_loop(endpoint)?;
         let [inbox_next, inbox_prev] = [next, prev].map(|peer| accepted[peer.index()].take());
-        let met = tokio::try_join!(
-            self.greet(endpoint, next, inbox_next, &ours),
-            self.greet(endpoint, prev, inbox_prev, &ours)
-        );
+        let met =
+            both(self.greet(endpoint, next, inbox_next, &ours), self.greet(endpoint, prev, inbox_prev, &ours)).await;
         accepting.abort();
         let ((mut to_next, hello_next), (mut to_prev, hello_prev)) = met?;
 
         let heard = NoncesHeard::gather(self.me, ours.nonce, hello_next.nonce, hello_prev.nonce)?;
-        tokio::try_join!(self.compare_nonces(&mut to_next, &heard), self.compare_nonces(&mut to_prev, &heard))?;
+        both(self.compare_nonces(&mut to_next, &heard), self.compare_nonces(&mut to_prev, &heard)).await?;
         let secrets = SessionSecrets::derive(
             self.me,
             &*exported(&to_next)?,
@@ -98,13 +137,13 @@ impl Rendezvous<'_> {
         peer: PartyId,
         inbox: Option<UnboundedReceiver<Accepted>>,
         ours: &Hello,
-    ) -> Result<(Link, Hello), TransportError> {
+    ) -> Result<(Link, Hello), Obstacle> {
         match inbox {
             Some(inbox) => self.greet_accepted(peer, inbox, ours).await,
             None => {
                 let connection = self.dial(endpoint, peer).await?;
                 let streams = self.in_time(peer, "open a stream to it", connection.open_bi()).await?;
-                let (send, recv) = streams.map_err(|e| failed(peer, closing::explain(&e)))?;
+                let (send, recv) = streams.map_err(|e| lost(peer, &e))?;
                 self.exchange_hellos(self.link(peer, connection, send, recv), ours).await
             }
         }
@@ -115,15 +154,16 @@ impl Rendezvous<'_> {
         peer: PartyId,
         mut inbox: UnboundedReceiver<Accepted>,
         ours: &Hello,
-    ) -> Result<(Link, Hello), TransportError> {
+    ) -> Result<(Link, Hello), Obstacle> {
         loop {
             let connection = self.in_time(peer, "be dialled by it", inbox.recv()).await?;
             let connection = connection.expect("the accept loop outlives the greeting")?;
+            self.opened.borrow_mut().push(connection.clone());
             let (send, recv) = match self.in_time(peer, "hear its hello", connection.accept_bi()).await? {
                 Ok(streams) => streams,
                 // It gave this dial up (see `DIAL_ATTEMPT_MAX`) and starts another.
                 Err(e) if closing::may_come_up(&e) || is_dropped_dial(&e) => continue,
-                Err(e) => return Err(failed(peer, closing::explain(&e))),
+                Err(e) => return Err(lost(peer, &e)),
             };
             return self.exchange_hellos(self.link(peer, connection, send, recv), ours).await;
         }
@@ -135,25 +175,26 @@ impl Rendezvous<'_> {
         Link { peer, connection, send, recv, encoder, decoder, pending: Bytes::new() }
     }
 
-    async fn dial(&self, endpoint: &Endpoint, peer: PartyId) -> Result<Connection, TransportError> {
+    async fn dial(&self, endpoint: &Endpoint, peer: PartyId) -> Result<Connection, Obstacle> {
         let address = self.address(peer)?;
-        let config = tls::client_config(self.identity, self.roster.certificate(peer))
-            .map_err(|e| failed(peer, format!("our own TLS settings do not work: {e}")))?;
-        let config = QuicClientConfig::try_from(config).expect("the provider has QUIC's initial cipher suite");
-        let mut config = quinn::ClientConfig::new(Arc::new(config));
-        config.transport_config(self.session.tuning.transport_config(address.ip()));
+        let pinned = self.roster.certificate(peer);
+        let config = self.session.tuning.dialling(self.identity, pinned, address.ip());
+        let config = config.map_err(|e| failed(peer, format!("our own TLS settings do not work: {e}")))?;
         loop {
             let connecting = endpoint
                 .connect_with(config.clone(), address, "trefoil.party")
                 .map_err(|e| failed(peer, format!("{address} cannot be dialled: {e}")))?;
             let until = self.session.deadline.min(Instant::now() + DIAL_ATTEMPT_MAX);
             match timeout_at(until.into(), connecting).await {
-                Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err(e)) if !closing::may_come_up(&e) => return Err(failed(peer, closing::explain(&e))),
+                Ok(Ok(connection)) => {
+                    self.opened.borrow_mut().push(connection.clone());
+                    return Ok(connection);
+                }
+                Ok(Err(e)) if !closing::may_come_up(&e) => return Err(lost(peer, &e)),
                 _ => {}
             }
             if Instant::now() >= self.session.deadline {
-                return Err(failed(peer, format!("no answer from {address} before the deadline")));
+                return Err(failed(peer, format!("no answer from {address} before the deadline")).into());
             }
             sleep(DIAL_PAUSE).await;
         }
@@ -172,10 +213,9 @@ impl Rendezvous<'_> {
             let certificate = CertificateDer::from(self.roster.certificate(party).to_vec());
             guests.push(Guest { party, address: self.address(party)?, certificate, sender });
         }
-        let config = tls::server_config(self.identity, guests.iter().map(|guest| guest.certificate.as_ref()))
-            .map_err(|e| failed(self.me, format!("our own TLS settings do not work: {e}")))?;
-        let config = QuicServerConfig::try_from(config).expect("the provider has QUIC's initial cipher suite");
-        let config = ServerConfig::with_crypto(Arc::new(config));
+        let pinned = guests.iter().map(|guest| guest.certificate.as_ref());
+        let config = self.session.tuning.accepting(self.identity, pinned);
+        let config = config.map_err(|e| failed(self.me, format!("our own TLS settings do not work: {e}")))?;
         endpoint.set_server_config((!guests.is_empty()).then(|| config.clone()));
 
         let (endpoint, tuning, guests) = (endpoint.clone(), self.session.tuning.clone(), Arc::new(guests));
@@ -193,7 +233,7 @@ impl Rendezvous<'_> {
         Ok((task, inboxes))
     }
 
-    async fn exchange_hellos(&self, mut link: Link, ours: &Hello) -> Result<(Link, Hello), TransportError> {
+    async fn exchange_hellos(&self, mut link: Link, ours: &Hello) -> Result<(Link, Hello), Obstacle> {
         link.say(&ours.encode()).await?;
         let bytes = self.in_time(link.peer, "hear its hello", link.hear()).await??;
         let theirs = Hello::decode(link.peer, &bytes)?;
@@ -201,10 +241,10 @@ impl Rendezvous<'_> {
         Ok((link, theirs))
     }
 
-    async fn compare_nonces(&self, link: &mut Link, heard: &NoncesHeard) -> Result<(), TransportError> {
+    async fn compare_nonces(&self, link: &mut Link, heard: &NoncesHeard) -> Result<(), Obstacle> {
         link.say(&heard.encode()).await?;
         let bytes = self.in_time(link.peer, "hear which nonces it knows", link.hear()).await??;
-        heard.check(link.peer, &bytes)
+        Ok(heard.check(link.peer, &bytes)?)
     }
 
     fn address(&self, party: PartyId) -> Result<SocketAddr, TransportError> {
@@ -219,13 +259,13 @@ impl Rendezvous<'_> {
 }
 
 impl Link {
-    async fn say(&mut self, payload: &[u8]) -> Result<(), TransportError> {
+    async fn say(&mut self, payload: &[u8]) -> Result<(), Obstacle> {
         let frame = self.encoder.frame(FrameKind::Handshake, payload);
         let written = self.send.write_chunk(frame.into()).await;
-        written.map_err(|e| failed(self.peer, closing::explain_write(&e)))
+        written.map_err(|e| hearsay(self.peer, closing::explain_write(&e)))
     }
 
-    async fn hear(&mut self) -> Result<Vec<u8>, TransportError> {
+    async fn hear(&mut self) -> Result<Vec<u8>, Obstacle> {
         loop {
             let mut rest: &[u8] = &self.pending;
             let frame = self.decoder.feed(&mut rest).map_err(|e| e.from_peer(self.peer))?;
@@ -235,11 +275,11 @@ impl Link {
                 return Ok(frame.payload);
             }
             let chunk = self.recv.read_chunk(usize::MAX, true).await;
-            self.pending = match chunk.map_err(|e| failed(self.peer, closing::explain_read(&e)))? {
+            self.pending = match chunk.map_err(|e| hearsay(self.peer, closing::explain_read(&e)))? {
                 Some(chunk) => chunk.bytes,
                 None => {
                     self.decoder.end().map_err(|e| e.from_peer(self.peer))?;
-                    return Err(failed(self.peer, "it ended its stream before the session was agreed on".into()));
+                    return Err(failed(self.peer, "it ended its stream before the session was agreed on".into()).into());
                 }
             };
         }
@@ -274,7 +314,7 @@ async fn admit(incoming: Incoming, config: Arc<ServerConfig>, guests: Arc<Vec<Gu
             let reason = closing::explain(&e);
             tracing::warn!(%caller, %reason, "refused a connection");
             // From the very address of a party this is a mistake in its set-up; from elsewhere it is a stranger.
-            let is_refusal = matches!(e, quinn::ConnectionError::TransportError(_));
+            let is_refusal = matches!(e, ConnectionError::TransportError(_));
             if let Some(guest) = guests.iter().find(|guest| is_refusal && guest.address == caller) {
                 let _ = guest.sender.send(Err(failed(guest.party, reason)));
             }
@@ -283,8 +323,8 @@ async fn admit(incoming: Incoming, config: Arc<ServerConfig>, guests: Arc<Vec<Gu
 }
 
 /// Whether the dialling side simply dropped its attempt.
-fn is_dropped_dial(error: &quinn::ConnectionError) -> bool {
-    matches!(error, quinn::ConnectionError::ApplicationClosed(close) if close.error_code == 0_u32.into())
+fn is_dropped_dial(error: &ConnectionError) -> bool {
+    matches!(error, ConnectionError::ApplicationClosed(close) if close.error_code == 0_u32.into())
 }
 
 fn exported(link: &Link) -> Result<Zeroizing<[u8; 32]>, TransportError> {
@@ -299,6 +339,16 @@ fn fresh_nonce() -> Result<Nonce, TransportError> {
     let mut nonce = [0; 32];
     getrandom::fill(&mut nonce).map_err(|e| TransportError::Local { reason: format!("no random numbers: {e}") })?;
     Ok(nonce)
+}
+
+/// What a lost connection says: a TLS error of ours is our own observation, all else the peer's word or silence.
+fn lost(peer: PartyId, error: &ConnectionError) -> Obstacle {
+    let hearsay = !matches!(error, ConnectionError::TransportError(_));
+    Obstacle { error: failed(peer, closing::explain(error)), hearsay }
+}
+
+fn hearsay(peer: PartyId, reason: String) -> Obstacle {
+    Obstacle { error: failed(peer, reason), hearsay: true }
 }
 
 fn failed(peer: PartyId, reason: String) -> TransportError {

@@ -7,8 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
-use quinn::{EndpointConfig, TransportConfig, VarInt};
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use socket2::{Domain, Socket, Type};
+
+use crate::transport::identity::Identity;
+use crate::transport::tls;
 
 /// Flow-control window of the one stream of a connection: what may arrive before the reader has taken it up.
 const STREAM_WINDOW_BYTES: u32 = 64 << 20;
@@ -29,6 +33,9 @@ pub struct WireTuning {
     pub idle_timeout: Duration,
     /// Interval at which an idle connection shows that it lives; a third of the timeout or less.
     pub keep_alive: Duration,
+    /// How long a waiting protocol thread looks for the next frame before it sleeps; zero sleeps at once. Waking up
+    /// costs more than a round on loopback takes. Gives way when the processor is wanted or waits turn out longer.
+    pub spin: Duration,
     /// UDP payload between processes of one host.
     pub loopback_mtu: u16,
     /// Bytes in flight between processes of one host: below what the receiver's socket buffer holds, so that nothing
@@ -43,6 +50,7 @@ impl Default for WireTuning {
         Self {
             idle_timeout: Duration::from_secs(8),
             keep_alive: Duration::from_secs(2),
+            spin: Duration::from_micros(50),
             loopback_mtu: 6000,
             loopback_window: Some(1 << 20),
             segmentation_offload: true,
@@ -76,6 +84,27 @@ impl WireTuning {
             }
         }
         Arc::new(config)
+    }
+
+    /// For dialling `peer`, who must show the `pinned` certificate.
+    pub fn dialling(&self, identity: &Identity, pinned: &[u8], peer: IpAddr) -> Result<ClientConfig, rustls::Error> {
+        let tls = tls::client_config(identity, pinned)?;
+        let tls = QuicClientConfig::try_from(tls).expect("the provider has QUIC's initial cipher suite");
+        let mut config = ClientConfig::new(Arc::new(tls));
+        config.transport_config(self.transport_config(peer));
+        Ok(config)
+    }
+
+    /// For accepting whoever shows one of the `pinned` certificates; the connection's own settings depend on where
+    /// it comes from and are set later.
+    pub fn accepting<'a>(
+        &self,
+        identity: &Identity,
+        pinned: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Result<ServerConfig, rustls::Error> {
+        let tls = tls::server_config(identity, pinned)?;
+        let tls = QuicServerConfig::try_from(tls).expect("the provider has QUIC's initial cipher suite");
+        Ok(ServerConfig::with_crypto(Arc::new(tls)))
     }
 
     /// Settings of the endpoint: accepts the largest datagrams, which loopback uses.

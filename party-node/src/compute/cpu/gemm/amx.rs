@@ -8,6 +8,9 @@
 
 use std::arch::asm;
 use std::arch::x86_64::*;
+use std::cell::RefCell;
+use std::marker::PhantomData;
+use std::ops::Range;
 
 use super::super::dispatch::Path;
 use super::avx512;
@@ -16,11 +19,16 @@ use super::{Blocking, Kernel, Tile};
 
 /// Terms summed in a tile before the result is touched.
 const KC: usize = 512;
+const _: () = assert!(4 * KC * 255 * 255 < 1 << 32, "the sums of a diagonal fit into 32 bits");
 /// Rows (left) or columns (right) of a tile.
 const SIDE: usize = 16;
 /// Terms of a tile.
 const TERMS: usize = 64;
 const LIMBS: usize = 8;
+/// How many times the work a shape may grow by padding before tiles lose: measured, the two meet between 3 and 4.
+const PADDING_MAX: usize = 3;
+/// Blocks of terms whose limb tiles, for two by two tiles, stay in L1 while all diagonals pass over them.
+const CHUNK_BLOCKS: usize = 2;
 /// Words of an operand tile before it is cut into limbs, as many as its eight limb tiles fill.
 const TILE_WORDS: usize = SIDE * TERMS;
 const TILE_BYTES: usize = SIDE * TERMS;
@@ -38,9 +46,10 @@ pub(in super::super) fn enable() -> bool {
     unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0 }
 }
 
-/// Whether tiles beat `vpmullq` on this shape.
+/// Whether tiles beat `vpmullq` on this shape: they are three to four times as fast, but work on whole tiles.
 pub(super) fn pays(rows: usize, terms: usize, cols: usize) -> bool {
-    rows > 0 && terms > 0 && cols > 0
+    let padded = rows.next_multiple_of(SIDE) * terms.next_multiple_of(TERMS) * cols.next_multiple_of(SIDE);
+    padded <= PADDING_MAX * rows * terms * cols
 }
 
 /// 32 x 32 tiles of the result: two by two sums, two left and two right tiles fill the eight tile registers.
@@ -54,21 +63,30 @@ impl Amx {
     }
 }
 
-/// Configured tiles, and room for the sums of one tile of the result.
+/// Configured tiles, and the tile of the result whose sums wait to be added.
 pub(super) struct Session {
-    sums: Sums,
+    held_back: Option<Tile>,
+    /// Which of the thread's two [`SUMS`] the next tile takes.
+    next: usize,
     _tiles: ConfiguredTiles,
 }
 
 /// The sums of one pair of 16-wide tiles, columns in the order of [`split_right`].
 type TileSums = [[u32; SIDE]; SIDE];
 
-/// `sums[diagonal][2 * row tile + column tile]`.
+/// `sums[diagonal][row tile * column tiles + column tile]`.
 #[repr(C, align(64))]
 struct Sums([[TileSums; 4]; LIMBS]);
 
+thread_local! {
+    /// Sums of two tiles of the result: one is worked on while the other is added to the result.
+    static SUMS: RefCell<Box<[Sums; 2]>> =
+        RefCell::new(Box::new([const { Sums([[[[0; SIDE]; SIDE]; 4]; LIMBS]) }; 2]));
+}
+
 /// Tile registers set up as 16 rows of 64 bytes each; given back when dropped, so that the system need not save them.
-struct ConfiguredTiles;
+/// They belong to a thread: neither `Send` nor `Sync`.
+struct ConfiguredTiles(PhantomData<*mut ()>);
 
 impl ConfiguredTiles {
     fn new(_detected: Amx) -> Self {
@@ -85,13 +103,13 @@ impl ConfiguredTiles {
         config.rows[..8].fill(16);
         // SAFETY: `Amx` exists only where the tiles may be used; the operand is the 64-byte block that is asked for.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) };
-        Self
+        Self(PhantomData)
     }
 }
 
 impl Drop for ConfiguredTiles {
     fn drop(&mut self) {
-        // SAFETY: the tiles were configured by `new` on this thread (the value is neither Send nor Sync by its use).
+        // SAFETY: `new` configured the tiles of this thread.
         unsafe { asm!("tilerelease", options(nostack, nomem)) };
     }
 }
@@ -109,7 +127,7 @@ impl Kernel for Amx {
     }
 
     fn session(self) -> Session {
-        Session { sums: Sums([[[[0; SIDE]; SIDE]; 4]; LIMBS]), _tiles: ConfiguredTiles::new(self) }
+        Session { held_back: None, next: 0, _tiles: ConfiguredTiles::new(self) }
     }
 
     fn pack_left(self, view: View<'_>, window: Window, panel: &mut [u64]) {
@@ -122,17 +140,31 @@ impl Kernel for Amx {
         unsafe { pack_right(view, window, panel) }
     }
 
-    fn multiply(self, session: &mut Session, left: &[u64], right: &[u64], tile: Tile<'_>) {
-        let sums = &mut session.sums;
-        match (tile.row_width, tile.col_width) {
-            (32, 32) => sum_diagonals::<2, 2>(left, right, sums),
-            (32, 16) => sum_diagonals::<2, 1>(left, right, sums),
-            (16, 32) => sum_diagonals::<1, 2>(left, right, sums),
-            (16, 16) => sum_diagonals::<1, 1>(left, right, sums),
-            size => unreachable!("no panels of {size:?}"),
+    fn multiply(self, session: &mut Session, left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
+        SUMS.with_borrow_mut(|sums| {
+            let [first, second] = &mut **sums;
+            let (sums, previous) = if session.next == 0 { (first, &*second) } else { (second, &*first) };
+            let previous = session.held_back.map(|tile| (previous, tile));
+            // SAFETY: a value of this type exists only where AVX-512 and AMX were detected; the session configured tiles.
+            unsafe {
+                match (tile.row_width, tile.col_width) {
+                    (32, 32) => multiply::<2, 2>(left, right, sums, previous, out),
+                    (32, 16) => multiply::<2, 1>(left, right, sums, previous, out),
+                    (16, 32) => multiply::<1, 2>(left, right, sums, previous, out),
+                    (16, 16) => multiply::<1, 1>(left, right, sums, previous, out),
+                    size => unreachable!("no panels of {size:?}"),
+                }
+            }
+        });
+        session.held_back = Some(tile);
+        session.next = 1 - session.next;
+    }
+
+    fn finish(self, session: &mut Session, out: &mut [u64]) {
+        if let Some(tile) = session.held_back.take() {
+            // SAFETY: a value of this type exists only where AVX-512 was detected.
+            SUMS.with_borrow(|sums| unsafe { add_sums(&sums[1 - session.next], tile, 0..tile.rows, out) });
         }
-        // SAFETY: a value of this type exists only where AVX-512 was detected.
-        unsafe { add_sums(sums, tile) }
     }
 }
 
@@ -217,7 +249,8 @@ fn split_right(words: &[u64; TILE_WORDS], tiles: usize, limbs: &mut [u64]) {
         // dwords of four terms; limbs 0 to 3, then limbs 4 to 7.
         let quads = |half: usize| {
             let eights = words.as_chunks::<8>().0;
-            let [t0, t1, t2, t3] = [0, 2, 4, 6].map(|term| avx512::load(&eights[term + half]));
+            let term = |term: usize| avx512::load(&eights[2 * term + half]);
+            let (t0, t1, t2, t3) = (term(0), term(1), term(2), term(3));
             let (even_01, odd_01) = (_mm512_unpacklo_epi8(t0, t1), _mm512_unpackhi_epi8(t0, t1));
             let (even_23, odd_23) = (_mm512_unpacklo_epi8(t2, t3), _mm512_unpackhi_epi8(t2, t3));
             [
@@ -249,205 +282,219 @@ fn line(limbs: &mut [u64], tile: usize, row: usize) -> &mut [u64; 8] {
     &mut limbs[tile * TILE_BYTES / 8..].as_chunks_mut::<8>().0[row]
 }
 
-/// Sums the limb products of each diagonal over all terms of the panels, for `R` row and `C` column tiles.
-fn sum_diagonals<const R: usize, const C: usize>(left: &[u64], right: &[u64], sums: &mut Sums) {
+/// Sums the product of a panel of `R` row tiles and one of `C` column tiles, and adds the sums of the `previous` tile.
+///
+/// The panels are taken in chunks; sums go on from chunk to chunk. Diagonals walk over a chunk to and fro, so that each finds
+/// in L1 what the one before read last. The previous sums are added in slices between the diagonals: while the tile unit
+/// works off its queue, the vector units have nothing else to do.
+#[target_feature(enable = "avx512f,avx512dq")]
+fn multiply<const R: usize, const C: usize>(
+    left: &[u64],
+    right: &[u64],
+    sums: &mut Sums,
+    previous: Option<(&Sums, Tile)>,
+    out: &mut [u64],
+) {
     let blocks = left.len() / (R * TILE_WORDS);
     assert!(left.len() == blocks * R * TILE_WORDS && right.len() == blocks * C * TILE_WORDS && blocks > 0);
-    for (diagonal, sums) in sums.0.iter_mut().enumerate() {
-        // Limb `i` of the left factor meets limb `diagonal - i` of the right one.
-        let right = right[diagonal * C * TILE_BYTES / 8..].as_ptr();
-        let limbs = diagonal + 1;
-        // SAFETY: the tiles are configured (a `Session` exists). Tile loads read 1 KiB each, at most `limbs * R` tiles from
-        // the start of each block on the left, and as many `C` tiles back from the last limb on the right: all of them
-        // inside the panels by the assertion. The stores fill `sums`, four tiles of 1 KiB.
-        unsafe {
-            match (R, C) {
-                (2, 2) => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "tilezero tmm2",
-                    "tilezero tmm3",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{r} + {row} + 1024]",
-                    "tdpbuud tmm1, tmm4, tmm7",
-                    "tileloadd tmm5, [{l} + {row} + 1024]",
-                    "tdpbuud tmm2, tmm5, tmm6",
-                    "tdpbuud tmm3, tmm5, tmm7",
-                    "add {l}, 2048",
-                    "sub {r}, 2048",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 16384",
-                    "add {right}, 16384",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 1024], tmm1",
-                    "tilestored [{sums} + {row} + 2048], tmm2",
-                    "tilestored [{sums} + {row} + 3072], tmm3",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                ),
-                (2, 1) => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm2",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "tileloadd tmm5, [{l} + {row} + 1024]",
-                    "tdpbuud tmm2, tmm5, tmm6",
-                    "add {l}, 2048",
-                    "sub {r}, 1024",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 16384",
-                    "add {right}, 8192",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 2048], tmm2",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm2") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
-                    options(nostack),
-                ),
-                (1, 2) => asm!(
-                    "tilezero tmm0",
-                    "tilezero tmm1",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "tileloadd tmm7, [{r} + {row} + 1024]",
-                    "tdpbuud tmm1, tmm4, tmm7",
-                    "add {l}, 1024",
-                    "sub {r}, 2048",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 8192",
-                    "add {right}, 16384",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    "tilestored [{sums} + {row} + 1024], tmm1",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack),
-                ),
-                (1, 1) => asm!(
-                    "tilezero tmm0",
-                    "2:",
-                    "mov {l}, {left}",
-                    "mov {r}, {right}",
-                    "mov {limb:e}, {limbs:e}",
-                    "3:",
-                    "tileloadd tmm4, [{l} + {row}]",
-                    "tileloadd tmm6, [{r} + {row}]",
-                    "tdpbuud tmm0, tmm4, tmm6",
-                    "add {l}, 1024",
-                    "sub {r}, 1024",
-                    "dec {limb:e}",
-                    "jnz 3b",
-                    "add {left}, 8192",
-                    "add {right}, 8192",
-                    "dec {blocks}",
-                    "jnz 2b",
-                    "tilestored [{sums} + {row}], tmm0",
-                    left = inout(reg) left.as_ptr() => _,
-                    right = inout(reg) right => _,
-                    blocks = inout(reg) blocks => _,
-                    limbs = in(reg) limbs,
-                    row = in(reg) 64,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    l = out(reg) _,
-                    r = out(reg) _,
-                    limb = out(reg) _,
-                    out("tmm0") _, out("tmm4") _, out("tmm6") _,
-                    options(nostack),
-                ),
-                _ => unreachable!("tiles come in ones and twos"),
+    let lefts = left.chunks(R * TILE_WORDS * CHUNK_BLOCKS);
+    let rights = right.chunks(C * TILE_WORDS * CHUNK_BLOCKS);
+    for (chunk, (left, right)) in lefts.zip(rights).enumerate() {
+        for (diagonal, sums) in sums.0.iter_mut().enumerate() {
+            let resume = chunk > 0;
+            // SAFETY: a `Session`, without which nothing calls this, configured the tiles; the panels were checked above.
+            unsafe {
+                if diagonal % 2 == 0 {
+                    sum_diagonal::<R, C, false>(left, right, diagonal, resume, sums);
+                } else {
+                    sum_diagonal::<R, C, true>(left, right, diagonal, resume, sums);
+                }
+            }
+            if let (0, Some((sums, tile))) = (chunk, previous) {
+                let slice = tile.rows.div_ceil(LIMBS);
+                let rows = (diagonal * slice).min(tile.rows)..((diagonal + 1) * slice).min(tile.rows);
+                add_sums(sums, tile, rows, out);
             }
         }
     }
 }
 
-/// Adds `sum over s of sums[s] * 2^(8 s)` to the result.
-#[target_feature(enable = "avx512f,avx512dq")]
-fn add_sums(sums: &Sums, mut tile: Tile<'_>) {
-    let (rows, col_tiles) = (tile.rows, tile.col_width / SIDE);
-    for row in 0..rows {
-        let out = tile.row(row);
-        for (col_tile, out) in (0..col_tiles).zip(out.chunks_mut(SIDE)) {
-            let at = 2 * (row / SIDE) + col_tile;
-            let (low, high) = joined(std::array::from_fn(|diagonal| load_sums(&sums.0[diagonal][at][row % SIDE])));
-            let (first, second) = out.split_at_mut(out.len().min(8));
-            avx512::store_part(first, _mm512_add_epi64(avx512::load_part(first), low));
-            avx512::store_part(second, _mm512_add_epi64(avx512::load_part(second), high));
+/// The loops of [`sum_diagonal`] around the steps for one number of tiles: over blocks of terms, over limbs.
+macro_rules! sum_diagonal_by {
+    (sums [$($sum:literal at $offset:literal),*], step [$($step:literal),* $(,)?], $($operands:tt)*) => {
+        asm!(
+            $(concat!("tilezero ", $sum),)*
+            "test {resume:e}, {resume:e}",
+            "jz 2f",
+            $(concat!("tileloadd ", $sum, ", [{sums} + {row} + ", $offset, "]"),)*
+            "2:",
+            "mov {l}, {left}",
+            "mov {r}, {right}",
+            "mov {limb:e}, {limbs:e}",
+            "3:",
+            $($step,)*
+            "add {l}, {left_tile}",
+            "add {r}, {right_tile}",
+            "dec {limb:e}",
+            "jnz 3b",
+            "add {left}, {left_block}",
+            "add {right}, {right_block}",
+            "dec {blocks}",
+            "jnz 2b",
+            $(concat!("tilestored [{sums} + {row} + ", $offset, "], ", $sum),)*
+            $($operands)*
+        )
+    };
+}
+
+/// Sums one diagonal: limb `i` of the left factor meets limb `diagonal - i` of the right one. Goes on from `sums` with
+/// `resume`.
+///
+/// # Safety
+/// The tiles must be configured, and the panels hold the same number of blocks.
+unsafe fn sum_diagonal<const R: usize, const C: usize, const BACKWARD: bool>(
+    left: &[u64],
+    right: &[u64],
+    diagonal: usize,
+    resume: bool,
+    sums: &mut [TileSums; 4],
+) {
+    let blocks = left.len() / (R * TILE_WORDS);
+    let (left_block, right_block) = (R * TILE_WORDS, C * TILE_WORDS);
+    let (left_tile, right_tile) = (R * TILE_BYTES / 8, C * TILE_BYTES / 8);
+    let (left_start, right_start) = if BACKWARD {
+        ((blocks - 1) * left_block + diagonal * left_tile, (blocks - 1) * right_block)
+    } else {
+        (0, diagonal * right_tile)
+    };
+    let (left, right) = (left[left_start..].as_ptr(), right[right_start..].as_ptr());
+    macro_rules! with_operands {
+        ($($sums_and_steps:tt)*) => {
+            // SAFETY: the caller configured the tiles. Tile loads read 1 KiB each: on the left the first `diagonal + 1`
+            // limbs of each block, `R` tiles each, on the right as many limbs down from limb `diagonal`, `C` tiles each, so
+            // they stay inside the blocks. Sums are stored to and loaded from the four tiles of `sums`.
+            unsafe {
+                sum_diagonal_by!(
+                    $($sums_and_steps)*,
+                    left = inout(reg) left => _,
+                    right = inout(reg) right => _,
+                    blocks = inout(reg) blocks => _,
+                    limbs = in(reg) diagonal + 1,
+                    resume = in(reg) u32::from(resume),
+                    row = in(reg) 64_u64,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    l = out(reg) _,
+                    r = out(reg) _,
+                    limb = out(reg) _,
+                    left_tile = const step(R * TILE_BYTES, BACKWARD),
+                    right_tile = const step(C * TILE_BYTES, !BACKWARD),
+                    left_block = const step(R * TILE_BYTES * LIMBS, BACKWARD),
+                    right_block = const step(C * TILE_BYTES * LIMBS, BACKWARD),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                )
+            }
+        };
+    }
+    match (R, C) {
+        (2, 2) => with_operands!(
+            sums ["tmm0" at "0", "tmm1" at "1024", "tmm2" at "2048", "tmm3" at "3072"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{r} + {row} + 1024]",
+                "tdpbuud tmm1, tmm4, tmm7",
+                "tileloadd tmm5, [{l} + {row} + 1024]",
+                "tdpbuud tmm2, tmm5, tmm6",
+                "tdpbuud tmm3, tmm5, tmm7",
+            ]
+        ),
+        (2, 1) => with_operands!(
+            sums ["tmm0" at "0", "tmm2" at "1024"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+                "tileloadd tmm5, [{l} + {row} + 1024]",
+                "tdpbuud tmm2, tmm5, tmm6",
+            ]
+        ),
+        (1, 2) => with_operands!(
+            sums ["tmm0" at "0", "tmm1" at "1024"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+                "tileloadd tmm7, [{r} + {row} + 1024]",
+                "tdpbuud tmm1, tmm4, tmm7",
+            ]
+        ),
+        (1, 1) => with_operands!(
+            sums ["tmm0" at "0"],
+            step [
+                "tileloadd tmm4, [{l} + {row}]",
+                "tileloadd tmm6, [{r} + {row}]",
+                "tdpbuud tmm0, tmm4, tmm6",
+            ]
+        ),
+        _ => unreachable!("tiles come in ones and twos"),
+    }
+}
+
+/// A distance in bytes, negative on the way back.
+const fn step(bytes: usize, backward: bool) -> i32 {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "a few blocks of 16 KiB")]
+    let bytes = bytes as i32;
+    if backward { -bytes } else { bytes }
+}
+
+/// Adds sums to some rows of a tile of the result.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_sums(sums: &Sums, tile: Tile, rows: Range<usize>, out: &mut [u64]) {
+    let col_tiles = tile.col_width / SIDE;
+    for row in rows {
+        for (col_tile, out) in tile.row(row, out).chunks_mut(SIDE).enumerate() {
+            let (index, row) = (row / SIDE * col_tiles + col_tile, row % SIDE);
+            let mut diagonals = [_mm512_setzero_si512(); LIMBS];
+            for (to, tiles) in diagonals.iter_mut().zip(&sums.0) {
+                *to = load_sums(&tiles[index][row]);
+            }
+            let (low, high) = joined(diagonals);
+            if let Some([first, second]) = out.as_chunks_mut::<8>().0.first_chunk_mut::<2>() {
+                avx512::store(first, _mm512_add_epi64(avx512::load(first), low));
+                avx512::store(second, _mm512_add_epi64(avx512::load(second), high));
+            } else {
+                let (first, second) = out.split_at_mut(out.len().min(8));
+                avx512::store_part(first, _mm512_add_epi64(avx512::load_part(first), low));
+                avx512::store_part(second, _mm512_add_epi64(avx512::load_part(second), high));
+            }
         }
     }
 }
 
-/// The sixteen results of a row: columns 0 to 7 come from the even dwords, columns 8 to 15 from the odd ones.
+/// `sum over s of sums[s] * 2^(8 s)`: columns 0 to 7 come from the even dwords, columns 8 to 15 from the odd ones.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn joined([c0, c1, c2, c3, c4, c5, c6, c7]: [__m512i; LIMBS]) -> (__m512i, __m512i) {
-    let even = |c: __m512i| _mm512_and_si512(c, _mm512_set1_epi64(0xffff_ffff));
-    let odd = |c: __m512i| _mm512_srli_epi64::<32>(c);
+fn joined([s0, s1, s2, s3, s4, s5, s6, s7]: [__m512i; LIMBS]) -> (__m512i, __m512i) {
     // From diagonal 4 on, 32 bits are all that is left.
     let high = _mm512_add_epi32(
-        _mm512_add_epi32(c4, _mm512_slli_epi32::<8>(c5)),
-        _mm512_add_epi32(_mm512_slli_epi32::<16>(c6), _mm512_slli_epi32::<24>(c7)),
+        _mm512_add_epi32(s4, _mm512_slli_epi32::<8>(s5)),
+        _mm512_add_epi32(_mm512_slli_epi32::<16>(s6), _mm512_slli_epi32::<24>(s7)),
     );
-    let sum = |c0: __m512i, c1: __m512i, c2: __m512i, c3: __m512i, c4: __m512i| {
-        let low = _mm512_add_epi64(c0, _mm512_slli_epi64::<8>(c1));
-        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(c2), _mm512_slli_epi64::<24>(c3));
-        _mm512_add_epi64(_mm512_add_epi64(low, middle), c4)
+    let join = |[s0, s1, s2, s3]: [__m512i; 4], high: __m512i| {
+        let low = _mm512_add_epi64(s0, _mm512_slli_epi64::<8>(s1));
+        let middle = _mm512_add_epi64(_mm512_slli_epi64::<16>(s2), _mm512_slli_epi64::<24>(s3));
+        _mm512_add_epi64(_mm512_add_epi64(low, middle), high)
     };
-    let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000u64.cast_signed());
+    let even = |sum: __m512i| _mm512_and_si512(sum, _mm512_set1_epi64(0xffff_ffff));
+    let odd = |sum: __m512i| _mm512_srli_epi64::<32>(sum);
+    let upper = _mm512_set1_epi64(0xffff_ffff_0000_0000_u64.cast_signed());
     (
-        sum(even(c0), even(c1), even(c2), even(c3), _mm512_slli_epi64::<32>(high)),
-        sum(odd(c0), odd(c1), odd(c2), odd(c3), _mm512_and_si512(high, upper)),
+        join([even(s0), even(s1), even(s2), even(s3)], _mm512_slli_epi64::<32>(high)),
+        join([odd(s0), odd(s1), odd(s2), odd(s3)], _mm512_and_si512(high, upper)),
     )
 }
 

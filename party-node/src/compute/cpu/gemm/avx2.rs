@@ -41,13 +41,13 @@ impl Kernel for Avx2 {
         pack_plain(view, window, panel);
     }
 
-    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], tile: Tile<'_>) {
+    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
         // SAFETY: a value of this type exists only where AVX2 was detected.
         unsafe {
             match tile.row_width {
-                6 => multiply::<6>(left, right, tile),
-                3 => multiply::<3>(left, right, tile),
-                2 => multiply::<2>(left, right, tile),
+                6 => multiply::<6>(left, right, out, tile),
+                3 => multiply::<3>(left, right, out, tile),
+                2 => multiply::<2>(left, right, out, tile),
                 size => unreachable!("no panel of {size} rows"),
             }
         }
@@ -56,7 +56,7 @@ impl Kernel for Avx2 {
 
 /// Adds the product of a left panel of `MR` rows and a right panel of 4 columns.
 #[target_feature(enable = "avx2")]
-fn multiply<const MR: usize>(left: &[u64], right: &[u64], mut tile: Tile<'_>) {
+fn multiply<const MR: usize>(left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
     let mut low = [_mm256_setzero_si256(); MR];
     let mut cross = [_mm256_setzero_si256(); MR];
     for (left, right) in left.as_chunks::<MR>().0.iter().zip(right.as_chunks::<4>().0) {
@@ -68,11 +68,10 @@ fn multiply<const MR: usize>(left: &[u64], right: &[u64], mut tile: Tile<'_>) {
             *cross = _mm256_add_epi32(*cross, _mm256_mullo_epi32(left, exchanged));
         }
     }
-    let rows = tile.rows;
-    for (row, (&low, &cross)) in low.iter().zip(&cross).enumerate().take(rows) {
+    for (row, (&low, &cross)) in low.iter().zip(&cross).enumerate().take(tile.rows) {
         let cross = _mm256_add_epi32(cross, _mm256_srli_epi64::<32>(cross));
         let sum = _mm256_add_epi64(low, _mm256_slli_epi64::<32>(cross));
-        let row = tile.row(row);
+        let row = tile.row(row, out);
         if let Some(words) = row.first_chunk_mut::<4>() {
             store(words, _mm256_add_epi64(load(words), sum));
         } else {

@@ -56,14 +56,14 @@ impl Kernel for Wide {
         unsafe { pack(view, window, panel) }
     }
 
-    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], tile: Tile<'_>) {
+    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
         // SAFETY: a value of this type exists only where AVX-512 was detected.
         unsafe {
             match (tile.row_width, tile.col_width) {
-                (8, 16) => multiply::<8, 2>(left, right, tile),
-                (8, 8) => multiply::<8, 1>(left, right, tile),
-                (4, 16) => multiply::<4, 2>(left, right, tile),
-                (4, 8) => multiply::<4, 1>(left, right, tile),
+                (8, 16) => multiply::<8, 2>(left, right, out, tile),
+                (8, 8) => multiply::<8, 1>(left, right, out, tile),
+                (4, 16) => multiply::<4, 2>(left, right, out, tile),
+                (4, 8) => multiply::<4, 1>(left, right, out, tile),
                 size => unreachable!("no panels of {size:?}"),
             }
         }
@@ -94,14 +94,14 @@ impl Kernel for Tall {
         unsafe { pack(view, window, panel) }
     }
 
-    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], tile: Tile<'_>) {
+    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
         // SAFETY: a value of this type exists only where AVX-512 was detected.
         unsafe {
             match tile.row_width {
-                24 => multiply::<24, 1>(left, right, tile),
-                16 => multiply::<16, 1>(left, right, tile),
-                8 => multiply::<8, 1>(left, right, tile),
-                4 => multiply::<4, 1>(left, right, tile),
+                24 => multiply::<24, 1>(left, right, out, tile),
+                16 => multiply::<16, 1>(left, right, out, tile),
+                8 => multiply::<8, 1>(left, right, out, tile),
+                4 => multiply::<4, 1>(left, right, out, tile),
                 size => unreachable!("no panel of {size} rows"),
             }
         }
@@ -110,10 +110,10 @@ impl Kernel for Tall {
 
 /// Adds the product of a left panel of `MR` rows and a right panel of `8 * NV` columns.
 #[target_feature(enable = "avx512f,avx512dq")]
-fn multiply<const MR: usize, const NV: usize>(left: &[u64], right: &[u64], mut tile: Tile<'_>) {
+fn multiply<const MR: usize, const NV: usize>(left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
     // The result is touched once, at the end: ask for it now.
-    for row in tile.words.chunks(tile.stride).take(tile.rows) {
-        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().cast());
+    for row in 0..tile.rows {
+        _mm_prefetch::<_MM_HINT_T0>(tile.row(row, out).as_ptr().cast());
     }
     let mut sums = [[_mm512_setzero_si512(); NV]; MR];
     for (left, right) in left.as_chunks::<MR>().0.iter().zip(right.as_chunks::<8>().0.chunks_exact(NV)) {
@@ -128,9 +128,9 @@ fn multiply<const MR: usize, const NV: usize>(left: &[u64], right: &[u64], mut t
             }
         }
     }
-    let (rows, whole) = (tile.rows, tile.cols == 8 * NV);
-    for (row, sums) in sums.iter().enumerate().take(rows) {
-        let row = tile.row(row);
+    let whole = tile.cols == 8 * NV;
+    for (row, sums) in sums.iter().enumerate().take(tile.rows) {
+        let row = tile.row(row, out);
         if whole {
             for (words, &sum) in row.as_chunks_mut::<8>().0.iter_mut().zip(sums) {
                 store(words, _mm512_add_epi64(load(words), sum));
@@ -179,63 +179,93 @@ pub(super) fn store_part(words: &mut [u64], value: __m512i) {
     unsafe { _mm512_mask_storeu_epi64(words.as_mut_ptr().cast(), mask(words.len()), value) }
 }
 
-/// `kx * x + ky * y` on up to eight adjacent elements.
-#[derive(Clone, Copy)]
-struct Combination {
-    kx: __m512i,
-    ky: __m512i,
-    /// Whether `kx` is one.
-    whole_x: bool,
-}
-
-impl Combination {
-    #[inline]
-    #[target_feature(enable = "avx512f")]
-    fn of(view: &View<'_>) -> Self {
-        let broadcast = |k: u64| _mm512_set1_epi64(k.cast_signed());
-        Self { kx: broadcast(view.kx), ky: broadcast(view.ky), whole_x: view.kx == 1 }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512dq")]
-    fn apply(self, x: &[u64], y: Option<&[u64]>) -> __m512i {
-        let x = load_part(x);
-        let x = if self.whole_x { x } else { _mm512_mullo_epi64(self.kx, x) };
-        match y {
-            None => x,
-            Some(y) => _mm512_add_epi64(x, _mm512_mullo_epi64(self.ky, load_part(y))),
-        }
-    }
+/// How the summands of an operand are combined; a constant of the packing loops.
+mod mix {
+    /// `x`.
+    pub(super) const X: u8 = 0;
+    /// `kx * x`.
+    pub(super) const SCALED_X: u8 = 1;
+    /// `x + ky * y`.
+    pub(super) const X_AND_SCALED_Y: u8 = 2;
+    /// `kx * x + ky * y`.
+    pub(super) const BOTH_SCALED: u8 = 3;
 }
 
 /// Fills `panel[i * width + o]` with element `(outer + o, inner + i)`.
 #[target_feature(enable = "avx512f,avx512dq")]
 pub(super) fn pack(view: View<'_>, window: Window, panel: &mut [u64]) {
+    match (view.kx, view.y) {
+        (1, None) => pack_mixed::<{ mix::X }>(view, window, panel),
+        (_, None) => pack_mixed::<{ mix::SCALED_X }>(view, window, panel),
+        (1, Some(_)) => pack_mixed::<{ mix::X_AND_SCALED_Y }>(view, window, panel),
+        (_, Some(_)) => pack_mixed::<{ mix::BOTH_SCALED }>(view, window, panel),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq")]
+fn pack_mixed<const MIX: u8>(view: View<'_>, window: Window, panel: &mut [u64]) {
     let Window { outer, outers, width, inner, inners } = window;
-    let combination = Combination::of(&view);
-    if view.outer_adjacent {
-        for (i, line) in panel.chunks_exact_mut(width).take(inners).enumerate() {
-            let (x, y) = view.run(inner + i, outer, outers);
-            for (at, to) in (0..).step_by(8).zip(line.chunks_mut(8)) {
-                let part = at.min(outers)..(at + 8).min(outers);
-                let value = combination.apply(&x[part.clone()], y.map(|y| &y[part]));
-                store_part(to, value);
+    let kx = _mm512_set1_epi64(view.kx.cast_signed());
+    let ky = _mm512_set1_epi64(view.ky.cast_signed());
+    let mixed = |x: __m512i, y: __m512i| match MIX {
+        mix::X => x,
+        mix::SCALED_X => _mm512_mullo_epi64(kx, x),
+        mix::X_AND_SCALED_Y => _mm512_add_epi64(x, _mm512_mullo_epi64(ky, y)),
+        _ => _mm512_add_epi64(_mm512_mullo_epi64(kx, x), _mm512_mullo_epi64(ky, y)),
+    };
+    // Without a second summand `x` stands in for it; its load is dropped.
+    let run = |slow: usize, fast: usize, len: usize| {
+        let at = slow * view.stride + fast;
+        (&view.x[at..at + len], &view.y.unwrap_or(view.x)[at..at + len])
+    };
+    match (view.outer_adjacent, outers == width && width.is_multiple_of(8)) {
+        (true, true) => {
+            for (i, line) in panel.chunks_exact_mut(width).take(inners).enumerate() {
+                let (x, y) = run(inner + i, outer, width);
+                let sources = x.as_chunks::<8>().0.iter().zip(y.as_chunks::<8>().0);
+                for (to, (x, y)) in line.as_chunks_mut::<8>().0.iter_mut().zip(sources) {
+                    store(to, mixed(load(x), load(y)));
+                }
             }
         }
-    } else {
-        for o in (0..width).step_by(8) {
-            let rows = outers.saturating_sub(o).min(8);
-            for i in (0..inners).step_by(8) {
-                let terms = (inners - i).min(8);
-                let mut block = [_mm512_setzero_si512(); 8];
-                for (r, row) in block.iter_mut().enumerate().take(rows) {
-                    let (x, y) = view.run(outer + o + r, inner + i, terms);
-                    *row = combination.apply(x, y);
+        (true, false) => {
+            for (i, line) in panel.chunks_exact_mut(width).take(inners).enumerate() {
+                let (x, y) = run(inner + i, outer, outers);
+                for (at, to) in (0..).step_by(8).zip(line.chunks_mut(8)) {
+                    let part = at.min(outers)..(at + 8).min(outers);
+                    store_part(to, mixed(load_part(&x[part.clone()]), load_part(&y[part])));
                 }
-                let lines = panel[i * width..].chunks_exact_mut(width).take(terms);
-                for (line, value) in lines.zip(transpose(block)) {
-                    let end = (o + 8).min(width);
-                    store_part(&mut line[o..end], value);
+            }
+        }
+        (false, _) => {
+            for o in (0..width).step_by(8) {
+                let rows = outers.saturating_sub(o).min(8);
+                let columns = (width - o).min(8);
+                for i in (0..inners).step_by(8) {
+                    let terms = (inners - i).min(8);
+                    let mut block = [_mm512_setzero_si512(); 8];
+                    if rows == 8 && terms == 8 {
+                        for (r, row) in block.iter_mut().enumerate() {
+                            let (x, y) = run(outer + o + r, inner + i, 8);
+                            *row = mixed(load_part(x), load_part(y));
+                        }
+                    } else {
+                        for (r, row) in block.iter_mut().enumerate().take(rows) {
+                            let (x, y) = run(outer + o + r, inner + i, terms);
+                            *row = mixed(load_part(x), load_part(y));
+                        }
+                    }
+                    let lines = panel[i * width + o..].chunks_mut(width).take(terms);
+                    if columns == 8 {
+                        for (line, value) in lines.zip(transpose(block)) {
+                            store(line.first_chunk_mut().expect("eight columns"), value);
+                        }
+                    } else {
+                        for (line, value) in lines.zip(transpose(block)) {
+                            store_part(&mut line[..columns], value);
+                        }
+                    }
                 }
             }
         }

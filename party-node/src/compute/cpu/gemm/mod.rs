@@ -82,14 +82,17 @@ trait Kernel: Copy + Send + Sync {
     fn session(self) -> Self::Session;
     fn pack_left(self, view: View<'_>, window: Window, panel: &mut [u64]);
     fn pack_right(self, view: View<'_>, window: Window, panel: &mut [u64]);
-    /// Adds the product of two panels to `tile`; `tile.row_width` and `tile.col_width` are the panels' padded sizes.
-    fn multiply(self, session: &mut Self::Session, left: &[u64], right: &[u64], tile: Tile<'_>);
+    /// Adds the product of two panels to `tile` of `out`, or holds it back until the next call or [`Kernel::finish`].
+    fn multiply(self, session: &mut Self::Session, left: &[u64], right: &[u64], out: &mut [u64], tile: Tile);
+    /// Adds what was held back.
+    fn finish(self, _session: &mut Self::Session, _out: &mut [u64]) {}
 }
 
-/// A rectangle of the result.
-struct Tile<'a> {
-    /// From its first element to the end of the row block.
-    words: &'a mut [u64],
+/// A rectangle of a block of the result.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// Index of its first element.
+    start: usize,
     stride: usize,
     rows: usize,
     cols: usize,
@@ -99,10 +102,11 @@ struct Tile<'a> {
     col_width: usize,
 }
 
-impl Tile<'_> {
+impl Tile {
+    /// A row of this tile in the block `out`.
     #[inline(always)]
-    fn row(&mut self, row: usize) -> &mut [u64] {
-        &mut self.words[row * self.stride..][..self.cols]
+    fn row(self, row: usize, out: &mut [u64]) -> &mut [u64] {
+        &mut out[self.start + row * self.stride..][..self.cols]
     }
 }
 
@@ -215,7 +219,7 @@ fn multiply_rows<K: Kernel>(
                 let tile_rows = mr.min(rows - left_index * mr);
                 let row_width = kernel.row_width(tile_rows);
                 let tile = Tile {
-                    words: &mut out[left_index * mr * stride + col + right_index * nr..],
+                    start: left_index * mr * stride + col + right_index * nr,
                     stride,
                     rows: tile_rows,
                     cols: tile_cols,
@@ -223,8 +227,115 @@ fn multiply_rows<K: Kernel>(
                     col_width,
                 };
                 let left_panel = &left_panel[..row_width * padded_terms];
-                kernel.multiply(&mut session, left_panel, &right_panel[..col_width * padded_terms], tile);
+                kernel.multiply(&mut session, left_panel, &right_panel[..col_width * padded_terms], out, tile);
             }
         }
+        kernel.finish(&mut session, out);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::conformance::words;
+
+    /// Runs a product on every kernel of this machine, whether or not it would be picked for the shape.
+    fn on_every_kernel(a: &Operand<'_>, b: &Operand<'_>, check: impl Fn(&str, &[u64])) {
+        let product = |run: &dyn Fn(&mut [u64])| {
+            let mut out = vec![0; a.rows * b.cols];
+            run(&mut out);
+            out
+        };
+        check("portable", &product(&|out| run(portable::Portable, None, a, b, out)));
+        #[cfg(target_arch = "x86_64")]
+        {
+            if Path::best() >= Path::Avx2 {
+                check("avx2", &product(&|out| run(avx2::Avx2::new(), None, a, b, out)));
+            }
+            if Path::best() >= Path::Avx512 {
+                check("avx512 wide", &product(&|out| run(avx512::Wide::new(), None, a, b, out)));
+                check("avx512 tall", &product(&|out| run(avx512::Tall::new(), None, a, b, out)));
+            }
+            if Path::best() >= Path::Amx {
+                check("amx", &product(&|out| run(amx::Amx::new(), None, a, b, out)));
+            }
+        }
+    }
+
+    fn plain(x: &[u64], rows: usize, cols: usize) -> Operand<'_> {
+        Operand { x, y: None, kx: 1, ky: 0, rows, cols, transposed: false }
+    }
+
+    /// The product in 128-bit integers, cut at the end.
+    fn wide_product(a: &[u64], b: &[u64], [rows, terms, cols]: [usize; 3]) -> Vec<u64> {
+        let element = |i: usize, j: usize| {
+            let products = (0..terms).map(|k| u128::from(a[i * terms + k]) * u128::from(b[k * cols + j]));
+            products.fold(0, u128::wrapping_add)
+        };
+        let cut = |sum: u128| u64::try_from(sum & u128::from(u64::MAX)).expect("64 bits");
+        (0..rows * cols).map(|at| cut(element(at / cols, at % cols))).collect()
+    }
+
+    /// Numbers of terms around every block size, and more than a tile's 32-bit sums can hold at once.
+    const TERMS: [usize; 14] = [1, 2, 63, 64, 65, 127, 128, 129, 192, 511, 512, 513, 1025, 17_000];
+
+    fn check_pattern(fill: impl Fn(u64, usize) -> Vec<u64>) {
+        for terms in TERMS {
+            for [rows, cols] in [[3, 5], [17, 33]] {
+                if rows * terms * cols > 2_000_000 {
+                    continue;
+                }
+                let (x, y) = (fill(1, rows * terms), fill(2, terms * cols));
+                let want = wide_product(&x, &y, [rows, terms, cols]);
+                on_every_kernel(&plain(&x, rows, terms), &plain(&y, terms, cols), |kernel, got| {
+                    assert!(got == want, "{kernel}: {rows} x {terms} x {cols}");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_random_words_are_exact() {
+        check_pattern(words);
+    }
+
+    #[test]
+    fn products_of_all_ones_are_exact() {
+        check_pattern(|_, len| vec![u64::MAX; len]);
+    }
+
+    #[test]
+    fn products_of_alternating_bytes_are_exact() {
+        check_pattern(|seed, len| vec![if seed == 1 { 0x00ff_00ff_00ff_00ff } else { 0xff00_ff00_ff00_ff00 }; len]);
+        check_pattern(|seed, len| {
+            (0..len).map(|at| if at % 2 == 0 { 0xaaaa_aaaa_aaaa_aaaa } else { 1 << (at as u64 * seed % 64) }).collect()
+        });
+    }
+
+    #[test]
+    fn every_small_shape_is_exact_on_every_kernel() {
+        for rows in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 25, 33] {
+            for cols in [1, 4, 7, 8, 9, 15, 16, 17, 24, 31, 33, 40] {
+                for terms in [1, 8, 43, 70] {
+                    let (x, y) = (words(1, rows * terms), words(2, terms * cols));
+                    let want = wide_product(&x, &y, [rows, terms, cols]);
+                    on_every_kernel(&plain(&x, rows, terms), &plain(&y, terms, cols), |kernel, got| {
+                        assert!(got == want, "{kernel}: {rows} x {terms} x {cols}");
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "inner dimensions")]
+    fn shapes_that_do_not_fit_are_refused() {
+        gemm(Path::Portable, None, &plain(&[1, 2], 1, 2), &plain(&[1, 2, 3], 3, 1), &mut [0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "elements of an operand")]
+    fn short_operands_are_refused() {
+        gemm(Path::Portable, None, &plain(&[1, 2], 1, 3), &plain(&[1, 2, 3], 3, 1), &mut [0]);
+    }
 }

@@ -30,7 +30,7 @@ impl Kernel for Portable {
         pack_plain(view, window, panel);
     }
 
-    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], mut tile: Tile<'_>) {
+    fn multiply(self, (): &mut (), left: &[u64], right: &[u64], out: &mut [u64], tile: Tile) {
         let mut sums = [[0u64; SIDE]; SIDE];
         for (left, right) in left.as_chunks::<SIDE>().0.iter().zip(right.as_chunks::<SIDE>().0) {
             for (sums, left) in sums.iter_mut().zip(left) {
@@ -40,7 +40,7 @@ impl Kernel for Portable {
             }
         }
         for (row, sums) in sums.iter().enumerate().take(tile.rows) {
-            for (out, sum) in tile.row(row).iter_mut().zip(sums) {
+            for (out, sum) in tile.row(row, out).iter_mut().zip(sums) {
                 *out = out.wrapping_add(*sum);
             }
         }
