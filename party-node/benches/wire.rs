@@ -19,6 +19,7 @@ use shared::ids::{Epoch, Lane, PartyId};
 const WAIT: Duration = Duration::from_secs(10);
 const EXCHANGE_BYTES: usize = 8 << 20;
 const BATCH: usize = 100;
+const CALIBRATION_TURNS: u64 = 10_000_000;
 const ONE_WAY_BYTES: usize = 64 << 20;
 
 fn main() {
@@ -100,7 +101,7 @@ impl Spread {
     /// Median, and the 5th and 99th percentile.
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        let mean = times.iter().sum::<Duration>() / times.len().max(1) as u32;
+        let mean = times.iter().sum::<Duration>() / u32::try_from(times.len().max(1)).expect("a bench has few rounds");
         let at = |percent: usize| times[(times.len() - 1) * percent / 100];
         Self { median: at(50), low: at(5), high: at(99), mean }
     }
@@ -206,10 +207,9 @@ fn ring_rounds(tuning: &WireTuning, bytes: usize, rounds: usize) -> Vec<Duration
 fn work_rounds(tuning: &WireTuning, work: Duration, rounds: usize) -> Vec<Duration> {
     let turns = |n: u64| (0..n).fold(1_u64, |x, i| std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005) ^ i));
     let start = Instant::now();
-    std::hint::black_box(turns(10_000_000));
-    let turns_per_us = 700_u64;
-    let _ = start;
-    let count = turns_per_us * work.as_micros() as u64;
+    std::hint::black_box(turns(CALIBRATION_TURNS));
+    let count = u128::from(CALIBRATION_TURNS) * work.as_nanos() / start.elapsed().as_nanos();
+    let count = u64::try_from(count).expect("the work takes microseconds");
     on_lane(tuning, |transport| {
         let next = transport.me().next();
         timed(rounds, || {
@@ -261,7 +261,7 @@ fn other_evaluator(me: PartyId) -> Option<PartyId> {
 /// Times rounds a hundred at a time and gives the mean of each batch: a single round may find its message waiting.
 fn timed_in_batches<E>(rounds: usize, mut round: impl FnMut() -> Result<(), E>) -> Result<Vec<Duration>, E> {
     let times = timed(rounds / BATCH, || (0..BATCH).try_for_each(|_| round()))?;
-    Ok(times.into_iter().map(|time| time / BATCH as u32).collect())
+    Ok(times.into_iter().map(|time| time / u32::try_from(BATCH).expect("a small number")).collect())
 }
 
 /// Times every round after the first tenth.

@@ -92,6 +92,9 @@ async fn both<A, B>(
 /// Connections of accepted peers on their way from the accept loop, or why one was refused.
 type Accepted = Result<Connection, TransportError>;
 
+/// Where they arrive, by party; `None` for parties that we dial ourselves.
+type Inboxes = [Option<UnboundedReceiver<Accepted>>; 3];
+
 impl Rendezvous<'_> {
     /// Meets both peers (next, then previous) or says which one stands in the way.
     pub(super) async fn meet(&self, endpoint: &Endpoint) -> Result<([Link; 2], SessionSecrets), TransportError> {
@@ -201,10 +204,7 @@ impl Rendezvous<'_> {
     }
 
     /// Starts accepting those who dial us: the parties with a lower number.
-    fn accept_loop(
-        &self,
-        endpoint: &Endpoint,
-    ) -> Result<(tokio::task::JoinHandle<()>, [Option<UnboundedReceiver<Accepted>>; 3]), TransportError> {
+    fn accept_loop(&self, endpoint: &Endpoint) -> Result<(tokio::task::JoinHandle<()>, Inboxes), TransportError> {
         let mut inboxes = [const { None }; 3];
         let mut guests = Vec::new();
         for party in PartyId::ALL.into_iter().filter(|party| *party < self.me) {
