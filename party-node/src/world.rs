@@ -13,9 +13,11 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 use shared::share::{Share, join};
 
-use crate::compute::CpuDevice;
+use crate::compute::{Compute, CpuDevice, Key, Operand};
 use crate::meter::{LaneCounters, Meter};
-use crate::protocol::{MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare};
+use crate::protocol::{
+    FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare,
+};
 use crate::transport::{MemoryTransport, Transport, TransportError, memory_triangle};
 
 /// Three parties that are about to run something.
@@ -24,7 +26,8 @@ pub struct World {
     keys: u32,
     spec: ProtocolSpec,
     timeout: Duration,
-    wrap: fn(MemoryTransport) -> Box<dyn Transport>,
+    wrap: Arc<dyn Fn(MemoryTransport) -> Box<dyn Transport> + Send + Sync>,
+    device: Arc<dyn Fn(PartyId) -> Arc<dyn Compute> + Send + Sync>,
 }
 
 /// What a run cost.
@@ -56,7 +59,8 @@ impl World {
             keys: 1,
             spec: ProtocolSpec::default(),
             timeout: Duration::from_secs(20),
-            wrap: |transport| Box::new(transport),
+            wrap: Arc::new(|transport| Box::new(transport)),
+            device: Arc::new(|_| Arc::new(CpuDevice::new(1))),
         }
     }
 
@@ -74,8 +78,18 @@ impl World {
 
     /// Another transport on top of memory, and how long a party waits.
     #[must_use]
-    pub fn with_transport(self, timeout: Duration, wrap: fn(MemoryTransport) -> Box<dyn Transport>) -> Self {
-        Self { timeout, wrap, ..self }
+    pub fn with_transport(
+        self,
+        timeout: Duration,
+        wrap: impl Fn(MemoryTransport) -> Box<dyn Transport> + Send + Sync + 'static,
+    ) -> Self {
+        Self { timeout, wrap: Arc::new(wrap), ..self }
+    }
+
+    /// Another device for each party.
+    #[must_use]
+    pub fn with_device(self, device: impl Fn(PartyId) -> Arc<dyn Compute> + Send + Sync + 'static) -> Self {
+        Self { device: Arc::new(device), ..self }
     }
 
     /// Shares a vector of ring elements; the same seed and call order give the same sharing.
@@ -115,11 +129,11 @@ impl World {
         recorder: Arc<Recorder>,
         program: impl Fn(&Party) -> Result<T, ProtocolError>,
     ) -> (Result<T, ProtocolError>, Trace) {
-        let sent = Arc::new(Mutex::new(Vec::new()));
+        let (party, sent) = (end.me(), Arc::new(Mutex::new(Vec::new())));
         let transport = Box::new(Tap { inner: (self.wrap)(end), sent: sent.clone() });
         let meter = Meter::new(Arc::new(LaneCounters::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let device = Arc::new(CpuDevice::new(1));
+        let device = (self.device)(party);
         let mut party = Party::new(transport, keys, device, meter, self.spec, self.timeout, stop);
         party.record(recorder.clone());
         let result = program(&party);
@@ -192,7 +206,7 @@ impl Trace {
     pub fn messages(&self) -> Vec<Addressed> {
         let mut messages = Vec::new();
         for (to, frame) in &self.frames {
-            let mut rest = &frame[..];
+            let mut rest = &frame[FRAME_HEADER_BYTES..];
             while rest.len() >= MESSAGE_HEADER_BYTES {
                 let len = u32::from_le_bytes(rest[8..12].try_into().expect("four bytes")) as usize;
                 messages.push((*to, rest[MESSAGE_HEADER_BYTES..MESSAGE_HEADER_BYTES + len].to_vec()));
@@ -213,6 +227,35 @@ pub fn assert_masked<T>(one: &Run<T>, two: &Run<T>) {
         for (at, (x, y)) in one.1.chunks_exact(8).zip(two.1.chunks_exact(8)).enumerate() {
             assert_ne!(x, y, "word {at} of a message to {} did not change with the masks", one.0);
         }
+    }
+}
+
+/// A CPU device whose keystream a test replaces or watches: `touch` gets key, nonce and the words that ChaCha12 gave.
+pub struct TouchedStreams<F>(CpuDevice, F);
+
+impl<F: Fn(&Key, [u32; 3], &mut [u64])> TouchedStreams<F> {
+    /// A device of one thread.
+    pub fn new(touch: F) -> Self {
+        Self(CpuDevice::new(1), touch)
+    }
+}
+
+impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> Compute for TouchedStreams<F> {
+    fn name(&self) -> String {
+        self.0.name()
+    }
+
+    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
+        self.0.gemm(a, b, out);
+    }
+
+    fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        self.0.keystream(key, nonce, out);
+        (self.1)(key, nonce, out);
+    }
+
+    fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
+        self.0.bit_planes(words, low, count, planes);
     }
 }
 

@@ -36,7 +36,7 @@ pub use prss::{PairKeys, Purpose};
 pub use tile::{Op, Role, Tile, join, tile_ranges};
 pub use trunc::{trunc, trunc_floor};
 pub use value::{Bits, DoubledPartial, TileShare, View};
-pub use wire::{MESSAGE_HEADER_BYTES, parse_frame};
+pub use wire::{FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, parse_frame};
 
 #[cfg(any(test, feature = "test-world"))]
 pub use prss::Recorder;
@@ -66,6 +66,16 @@ pub enum ProtocolError {
     Malformed {
         /// Who sent it.
         peer: PartyId,
+    },
+    /// A frame was lost, repeated or overtaken.
+    #[error("{peer} sent frame {got} where frame {expected} was due")]
+    Sequence {
+        /// Who sent it.
+        peer: PartyId,
+        /// Number that is next.
+        expected: u32,
+        /// Number that the frame bears.
+        got: u32,
     },
     /// Someone asked this party to stop.
     #[error("stopped on request")]

@@ -1,7 +1,9 @@
 //! Many channels over one transport: the messages of all tiles that are ready leave in one frame per peer.
 //!
-//! A frame is a sequence of messages: channel (4 bytes), depth (4), length (4), payload; little-endian. Within a
-//! channel and sender, messages stay in order. Depth counts the longest chain of dependent receives behind a message.
+//! A frame is its number (4 bytes) and a sequence of messages: channel (4 bytes), depth (4), length (4), payload;
+//! little-endian. Within a channel and sender, messages stay in order. Depth counts the longest chain of dependent
+//! receives behind a message. A frame that is missing, repeated or out of order would silently shift all later masks,
+//! so its number is checked here even though transports promise order.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use super::ProtocolError;
 use crate::meter::{Meter, Phase};
 use crate::transport::Transport;
 
+/// Bytes in front of every frame.
+pub const FRAME_HEADER_BYTES: usize = 4;
 /// Bytes in front of every message.
 pub const MESSAGE_HEADER_BYTES: usize = 12;
 /// A frame leaves early once it is this long, so that peers can start on it.
@@ -26,20 +30,34 @@ pub(super) struct Message {
 pub(super) struct Wire {
     transport: Box<dyn Transport>,
     outgoing: [Vec<u8>; 3],
+    sent_frames: [u32; 3],
+    received_frames: [u32; 3],
     incoming: HashMap<(PartyId, u32), VecDeque<Message>>,
     timeout: Duration,
 }
 
 impl Wire {
     pub(super) fn new(transport: Box<dyn Transport>, timeout: Duration) -> Self {
-        Self { transport, outgoing: Default::default(), incoming: HashMap::new(), timeout }
+        Self {
+            transport,
+            outgoing: Default::default(),
+            sent_frames: [0; 3],
+            received_frames: [0; 3],
+            incoming: HashMap::new(),
+            timeout,
+        }
     }
 
     /// Appends a message to the frame that leaves with the next flush.
     pub(super) fn queue(&mut self, to: PartyId, channel: u32, depth: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("tiles are far smaller than 4 GiB");
         let frame = &mut self.outgoing[to.index()];
-        frame.reserve(MESSAGE_HEADER_BYTES + payload.len());
+        frame.reserve(FRAME_HEADER_BYTES + MESSAGE_HEADER_BYTES + payload.len());
+        if frame.is_empty() {
+            let number = &mut self.sent_frames[to.index()];
+            frame.extend_from_slice(&number.to_le_bytes());
+            *number = number.wrapping_add(1);
+        }
         for field in [channel, depth, length] {
             frame.extend_from_slice(&field.to_le_bytes());
         }
@@ -90,8 +108,16 @@ impl Wire {
 
     fn unpack(&mut self, meter: &Meter, from: PartyId, frame: &[u8]) -> Result<(), ProtocolError> {
         meter.received(from, frame.len());
+        let malformed = || ProtocolError::Malformed { peer: from };
+        let (number, frame) = frame.split_first_chunk::<FRAME_HEADER_BYTES>().ok_or_else(malformed)?;
+        let expected = &mut self.received_frames[from.index()];
+        let got = u32::from_le_bytes(*number);
+        if got != *expected {
+            return Err(ProtocolError::Sequence { peer: from, expected: *expected, got });
+        }
+        *expected = expected.wrapping_add(1);
         for message in messages(frame) {
-            let (channel, message) = message.ok_or(ProtocolError::Malformed { peer: from })?;
+            let (channel, message) = message.ok_or_else(malformed)?;
             self.incoming.entry((from, channel)).or_default().push_back(message);
         }
         Ok(())
@@ -121,7 +147,7 @@ fn parse_message(frame: &[u8]) -> Option<(u32, Message, &[u8])> {
     Some((field(0), Message { depth: field(1), payload: payload.to_vec() }, rest))
 }
 
-/// What the fuzz target calls: parsing must neither panic nor allocate more than the frame holds.
+/// What the fuzz target calls, with a frame past its number: parsing must neither panic nor allocate more than it holds.
 pub fn parse_frame(frame: &[u8]) -> usize {
     messages(frame).take_while(Option::is_some).count()
 }
