@@ -231,31 +231,42 @@ pub fn assert_masked<T>(one: &Run<T>, two: &Run<T>) {
 }
 
 /// A CPU device whose keystream a test replaces or watches: `touch` gets key, nonce and the words that ChaCha12 gave.
-pub struct TouchedStreams<F>(CpuDevice, F);
+pub struct TouchedStreams<F> {
+    cpu: CpuDevice,
+    touch: F,
+    chacha: bool,
+}
 
 impl<F: Fn(&Key, [u32; 3], &mut [u64])> TouchedStreams<F> {
-    /// A device of one thread.
+    /// Hands the keystream to `touch`, which may change it.
     pub fn new(touch: F) -> Self {
-        Self(CpuDevice::new(1), touch)
+        Self { cpu: CpuDevice::new(1), touch, chacha: true }
+    }
+
+    /// Hands zeros to `touch`, which makes up the whole stream.
+    pub fn instead(touch: F) -> Self {
+        Self { chacha: false, ..Self::new(touch) }
     }
 }
 
 impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> Compute for TouchedStreams<F> {
     fn name(&self) -> String {
-        self.0.name()
+        self.cpu.name()
     }
 
     fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
-        self.0.gemm(a, b, out);
+        self.cpu.gemm(a, b, out);
     }
 
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        self.0.keystream(key, nonce, out);
-        (self.1)(key, nonce, out);
+        if self.chacha {
+            self.cpu.keystream(key, nonce, out);
+        }
+        (self.touch)(key, nonce, out);
     }
 
     fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
-        self.0.bit_planes(words, low, count, planes);
+        self.cpu.bit_planes(words, low, count, planes);
     }
 }
 
