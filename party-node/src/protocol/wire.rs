@@ -12,7 +12,7 @@ use shared::ids::PartyId;
 
 use super::ProtocolError;
 use crate::meter::{Meter, Phase};
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportError};
 
 /// Bytes in front of every frame.
 pub const FRAME_HEADER_BYTES: usize = 4;
@@ -33,6 +33,7 @@ pub(super) struct Wire {
     sent_frames: [u32; 3],
     received_frames: [u32; 3],
     incoming: HashMap<(PartyId, u32), VecDeque<Message>>,
+    awaited: [bool; 3],
     timeout: Duration,
 }
 
@@ -44,6 +45,7 @@ impl Wire {
             sent_frames: [0; 3],
             received_frames: [0; 3],
             incoming: HashMap::new(),
+            awaited: [false; 3],
             timeout,
         }
     }
@@ -88,7 +90,10 @@ impl Wire {
 
     /// The next message of a channel, if it has arrived.
     pub(super) fn take(&mut self, from: PartyId, channel: u32) -> Option<Message> {
-        let queue = self.incoming.get_mut(&(from, channel))?;
+        let Some(queue) = self.incoming.get_mut(&(from, channel)) else {
+            self.awaited[from.index()] = true;
+            return None;
+        };
         let message = queue.pop_front();
         if queue.is_empty() {
             self.incoming.remove(&(from, channel));
@@ -96,9 +101,18 @@ impl Wire {
         message
     }
 
-    /// Waits for at least one frame, then takes all that have arrived.
+    /// Waits for at least one frame, then takes all that have arrived. If none comes, the error names whose messages
+    /// were asked for since the last time.
     pub(super) fn pump(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
-        let (from, frame) = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout))?;
+        let awaited = std::mem::take(&mut self.awaited);
+        let received = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout));
+        let (from, frame) = received.map_err(|error| match error {
+            TransportError::Timeout { after, .. } if awaited.contains(&true) => {
+                let names = PartyId::ALL.into_iter().filter(|peer| awaited[peer.index()]).map(|peer| peer.to_string());
+                TransportError::Timeout { waiting_for: names.collect::<Vec<_>>().join(" and "), after }
+            }
+            other => other,
+        })?;
         self.unpack(meter, from, &frame)?;
         while let Some((from, frame)) = self.transport.try_recv()? {
             self.unpack(meter, from, &frame)?;
