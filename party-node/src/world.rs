@@ -28,6 +28,7 @@ pub struct World {
     timeout: Duration,
     wrap: Arc<dyn Fn(MemoryTransport) -> Box<dyn Transport> + Send + Sync>,
     device: Arc<dyn Fn(PartyId) -> Arc<dyn Compute> + Send + Sync>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// What a run cost.
@@ -61,6 +62,7 @@ impl World {
             timeout: Duration::from_secs(20),
             wrap: Arc::new(|transport| Box::new(transport)),
             device: Arc::new(|_| Arc::new(CpuDevice::new(1))),
+            recorder: None,
         }
     }
 
@@ -92,6 +94,12 @@ impl World {
         Self { device: Arc::new(device), ..self }
     }
 
+    /// Runs are recorded together: a stream position that comes twice in any of them panics.
+    #[must_use]
+    pub fn with_recorder(self, recorder: Arc<Recorder>) -> Self {
+        Self { recorder: Some(recorder), ..self }
+    }
+
     /// Shares a vector of ring elements; the same seed and call order give the same sharing.
     pub fn share(&self, stream: u64, secret: &[u64]) -> [Share; 3] {
         let mut rng = ChaCha12Rng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(stream));
@@ -110,7 +118,7 @@ impl World {
     ) -> [(Result<T, ProtocolError>, Trace); 3] {
         let mut ends: VecDeque<_> = memory_triangle().into();
         let mut keys: VecDeque<_> = PairKeys::for_test(self.keys).into();
-        let recorder = Arc::new(Recorder::default());
+        let recorder = self.recorder.clone().unwrap_or_default();
         std::thread::scope(|scope| {
             PartyId::ALL
                 .map(|_| {
