@@ -28,9 +28,8 @@ fn joined(world: &World, program: impl Fn(&Party) -> Result<Share, ProtocolError
 fn in_tile(
     party: &Party,
     helper: PartyId,
-    program: impl AsyncFn(&Tile<'_>) -> Result<TileShare, ProtocolError>,
+    program: &impl AsyncFn(&Tile<'_>) -> Result<TileShare, ProtocolError>,
 ) -> Result<Share, ProtocolError> {
-    let program = &program;
     let mut shares = party.run(&[helper], |tile, _| async move {
         let result = program(&tile).await?;
         Ok(tile.leave(result))
@@ -45,7 +44,7 @@ fn every_mask(pair: usize) -> impl Fn(PartyId) -> Arc<dyn Compute> + Send + Sync
         Arc::new(TouchedStreams::new(move |key, nonce, words| {
             if nonce[2] & 0xff == Purpose::Product as u32 {
                 for (i, word) in (0..).zip(words) {
-                    *word = if key[1] as usize == pair { i % 256 << 56 } else { 0 };
+                    *word = if key[1] as usize == pair { (i % 256) << 56 } else { 0 };
                 }
             }
         }))
@@ -66,7 +65,7 @@ fn truncate_small(range: std::ops::RangeInclusive<i64>, drop: u32, helper: Party
     let repeated = |part: &[u64]| part.iter().flat_map(|word| std::iter::repeat_n(word << 55, 256)).collect();
     let shares = world.share(0, &v).map(|s| Share { first: repeated(&s.first), second: repeated(&s.second) });
     let z = joined(&world, |party| {
-        in_tile(party, helper, async |tile| {
+        in_tile(party, helper, &async |tile: &Tile<'_>| {
             let share = &shares[party.me().index()];
             let v = DoubledPartial::from_share(tile, &tile.enter(share, 0..share.len()), 1);
             if kind == Kind::Floor { trunc_floor(tile, v, 56 + drop).await } else { trunc(tile, v, 56 + drop).await }
@@ -144,7 +143,7 @@ fn every_sign_in_z_2_8_is_right_for_every_mask_and_helper() {
             let world = World::new(3).with_spec(spec).with_keys(keys);
             let shares = split_at_helper(&world, helper, &t, &l);
             let bits = joined(&world, |party| {
-                in_tile(party, helper, async |tile| {
+                in_tile(party, helper, &async |tile: &Tile<'_>| {
                     let share = &shares[party.me().index()];
                     let x = tile.enter(share, 0..share.len());
                     to_arithmetic(tile, &sign(tile, &x).await?, share.len()).await
@@ -161,7 +160,7 @@ fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId) {
     // Bits above the window are set at both sides and must not matter.
     let (t, l): (Vec<_>, Vec<_>) = pairs().map(|(t, l)| (t | u64::MAX << bits, l | u64::MAX << bits)).unzip();
     let got = joined(&World::new(1), |party| {
-        in_tile(party, helper, async |tile| {
+        in_tile(party, helper, &async |tile: &Tile<'_>| {
             let known = if tile.is_helper() { &l } else { &t };
             to_arithmetic(tile, &carry(tile, known, bits, None).await?, known.len()).await
         })
@@ -237,7 +236,7 @@ fn random_truncations_never_err_by_more_than_one_unit() {
         let [p0, p1, _] = runs.map(|(result, _)| result.expect("no party fails").concat());
         for (i, z) in (0..).zip(add(p0, &p1)) {
             let (x, y) = factors(seed, i);
-            let error = z.cast_signed() - (x * y >> (shift - 1));
+            let error = z.cast_signed() - ((x * y) >> (shift - 1));
             assert!((0..=1).contains(&error), "{x} * {y} >> {}: error {error}", shift - 1);
             rounded_up += error as u64;
         }

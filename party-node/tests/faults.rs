@@ -1,5 +1,7 @@
 //! Every protocol under a bad peer: an error that names the peer, never a panic, never a hang.
 
+#![allow(clippy::unwrap_used, reason = "a test program: what cannot fail may panic")]
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

@@ -3,6 +3,8 @@
 //! `tests/data/spec-vectors.csv` was made by `tools/spec-vectors`, which runs the specification on the product's own
 //! streams (see there) and writes what it computed and counted; to make it again: `tools/spec-vectors PATH/protocols.py`.
 
+#![allow(clippy::unwrap_used, reason = "a test program: what cannot fail may panic")]
+
 use party_node::protocol::{
     Matrix, Party, ProtocolError, Tile, TileShare, inject, inject_again, matmul, mul, mul_doubled, open, sign,
     to_arithmetic, trunc,
