@@ -155,14 +155,15 @@ impl Transport for BadPeer {
     }
 
     fn try_recv(&mut self) -> Result<Option<(PartyId, Vec<u8>)>, TransportError> {
-        while let Some((from, frame)) = self.inner.try_recv()? {
+        while let Ok(Some((from, frame))) = self.inner.try_recv() {
             self.arrive(from, frame);
         }
         Ok(self.ready.pop_front())
     }
 
     fn close(&mut self) -> Result<(), TransportError> {
-        self.inner.close()
+        let _gave_up = self.inner.close();
+        Ok(())
     }
 }
 
