@@ -19,7 +19,7 @@ use crate::compute::elementwise;
 /// | Bytes | [`carry_bytes`]: `19.75 n` over the three parties for `k = 32`, `41.75 n` for `k = 64` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | carry trees on a masked operand as in Patra, Suresh, "BLAZE", eprint 2020/042, and the hpmpc framework (Harth-Kitzerow et al.); leaves of monomials dealt ahead are ours |
+/// | Source | carry trees over shared bits as in Mohassel, Rindal, "ABY3", eprint 2018/403, on masked values as in Chaudhari et al., "ASTRA", eprint 2019/429; leaves of monomials dealt ahead are ours |
 pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError> {
     let k = tile.party().spec().compare_bits;
     assert!((6..=64).contains(&k), "the last gate folds bit k-1 in, and a single leaf has no gate");
@@ -211,7 +211,7 @@ async fn carry_tree(
 /// | Bytes | `24 n` over the three parties: one bit per gate from each evaluator and, ahead, from the helper |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | masked evaluation as in Chaudhari et al., "ASTRA", eprint 2019/429, section 4, in `Z_2` |
+/// | Source | masked evaluation as in Chaudhari et al., "ASTRA", eprint 2019/429, in `Z_2` |
 pub async fn and(tile: &Tile<'_>, x: &Bits, y: &Bits) -> Result<Bits, ProtocolError> {
     and_folding(tile, x, y, None).await
 }

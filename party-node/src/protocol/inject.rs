@@ -23,7 +23,7 @@ pub struct Kept {
 /// | Bytes | `32 n` over the three parties: `16 n` ahead from the helper, `8 n` from each evaluator |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | bit injection of Chaudhari et al., "ASTRA", eprint 2019/429, section 4, with all helper messages ahead |
+/// | Source | bit times number as in Mohassel, Rindal, "ABY3", eprint 2018/403, on the masked values of Chaudhari et al., "ASTRA", eprint 2019/429 |
 ///
 /// `b x = m x + (1 - 2m)(t l_b + l_b l_x)` for `b = m xor l_b`: each addend belongs to one evaluator, but for `m t`,
 /// which both know.

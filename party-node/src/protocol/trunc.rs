@@ -17,7 +17,7 @@ use crate::meter::Phase;
 /// | Bytes | `(24 + 3 shift / 8) n` over the three parties (`24 n` fast) |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing; see `docs/protocols.md` for what an *opened* result says about `p` |
-/// | Source | fused mask-and-truncate with a helper: Chaudhari et al., "ASTRA", eprint 2019/429; wrap elimination by a known top bit: Rathee et al., "SiRNN", eprint 2021/459, section 3; the combination is ours |
+/// | Source | opening under a mask whose truncation is shared: Mohassel, Rindal, "ABY3", eprint 2018/403, with the mask known to one party as in Patra, Suresh, "BLAZE", eprint 2020/042; wrap elimination by a known top bit: Rathee et al., "SiRNN", eprint 2021/459; the combination is ours |
 ///
 /// The evaluators open `W = v + R + 2^62` under the helper's mask `R`. As `v + 2^62` has a clear top bit, the sum has
 /// wrapped exactly if the top bit of `R` is set and that of `W` is not; the second round adds that bit at `2^(64-shift)`.
