@@ -1,5 +1,5 @@
 //! Records as numbers: from a CSV file or a built-in table to a standardised training and test split.
-//! Knows nothing of shares before [`encode`].
+//! Knows nothing of shares before [`mod@encode`].
 
 mod builtin;
 mod columns;
@@ -71,16 +71,22 @@ impl Dataset {
 
 /// Reads, splits and standardises the records that a job names.
 pub(crate) fn load(section: &DataSection) -> Result<Dataset, DataError> {
-    let table = match &section.file {
-        Some(file) => table::read(file, section.header, section.label.as_deref())?,
-        None => builtin::table(section.set),
-    };
-    let label = match (&section.file, &section.label) {
-        (_, Some(label)) => table.column(label)?,
-        (None, None) => table.header.len() - 1,
-        (Some(_), None) => return Err(DataError::NoLabel { columns: table.header.join(", ") }),
+    if let Some(file) = &section.file {
+        return parse(file, &table::read(file)?, section);
+    }
+    let table = builtin::table(section.set);
+    let label = match &section.label {
+        Some(label) => table.column(label)?,
+        None => table.header.len() - 1,
     };
     prepare(&table, label, section)
+}
+
+/// As [`load`], from the bytes of a CSV file.
+pub(crate) fn parse(file: &str, bytes: &[u8], section: &DataSection) -> Result<Dataset, DataError> {
+    let table = table::parse(file, bytes, section.header, section.label.as_deref())?;
+    let Some(label) = &section.label else { return Err(DataError::NoLabel { columns: table.header.join(", ") }) };
+    prepare(&table, table.column(label)?, section)
 }
 
 fn prepare(table: &Table, label: usize, section: &DataSection) -> Result<Dataset, DataError> {

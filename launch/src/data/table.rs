@@ -64,11 +64,9 @@ impl Table {
     }
 }
 
-/// Reads a CSV file.
-pub(super) fn read(file: &str, header: Header, label: Option<&str>) -> Result<Table, DataError> {
-    let unreadable = |reason: String| DataError::Unreadable { file: file.into(), reason };
-    let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
-    parse(file, &bytes, header, label)
+/// The bytes of a CSV file.
+pub(super) fn read(file: &str) -> Result<Vec<u8>, DataError> {
+    std::fs::read(file).map_err(|error| DataError::Unreadable { file: file.into(), reason: error.to_string() })
 }
 
 /// Parses the bytes of a CSV file.

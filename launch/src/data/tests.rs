@@ -1,5 +1,6 @@
 //! What the loader accepts, and what it says about what it refuses.
 
+use proptest::prelude::*;
 use shared::config::{BuiltIn, Header, TaskChoice};
 use shared::fixed::FixedPoint;
 use shared::share::join;
@@ -10,9 +11,7 @@ use super::*;
 fn from(text: &str, change: impl FnOnce(&mut DataSection)) -> Result<Dataset, DataError> {
     let mut section = DataSection { file: Some("t.csv".into()), label: Some("y".into()), ..DataSection::default() };
     change(&mut section);
-    let table = table::parse("t.csv", text.as_bytes(), section.header, section.label.as_deref())?;
-    let label = table.column(section.label.as_deref().unwrap_or("y"))?;
-    prepare(&table, label, &section)
+    parse("t.csv", text.as_bytes(), &section)
 }
 
 fn refused(text: &str) -> String {
@@ -151,4 +150,24 @@ fn shares_join_to_the_encoded_data() {
     let words = join(&shares).unwrap();
     assert!(words.iter().zip(&data.train.x).all(|(&word, x)| (fixed.decode(word) - x).abs() <= 0.5 / fixed.scale()));
     assert_eq!(encoded.digest, encode(&data, fixed).unwrap().digest);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_a_data_set_or_an_error(bytes: Vec<u8>) {
+        let section = DataSection { label: Some("1".into()), ..DataSection::default() };
+        let _ = parse("t.csv", &bytes, &section);
+    }
+
+    #[test]
+    fn what_looks_like_a_table_gives_finite_numbers_or_an_error(text in "([yx0-9.,?e+-]{0,6},[ab0-9]{0,2}\n){2,40}") {
+        let section = DataSection { label: Some("2".into()), ..DataSection::default() };
+        if let Ok(data) = parse("t.csv", text.as_bytes(), &section) {
+            for rows in [&data.train, &data.test] {
+                prop_assert_eq!(rows.x.len(), rows.count * data.features.len());
+                prop_assert_eq!(rows.y.len(), rows.count * data.outputs());
+                prop_assert!(rows.x.iter().chain(&rows.y).all(|value| value.is_finite()));
+            }
+        }
+    }
 }

@@ -122,7 +122,7 @@ fn give_data(children: &mut [Child; 3]) {
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 fn note_secrets(setup: &LaneSetup) {
-    let keys = setup.keys.for_inspection().into_iter().flatten().map(|word| u64::from(word));
+    let keys = setup.keys.for_inspection().into_iter().flatten().map(u64::from);
     let data = setup.data.iter().flat_map(|data| data.train_x.first.iter().chain(&data.train_y.second).copied());
     let words: Vec<u64> = keys.chain(data).collect();
     let spellings = words.into_iter().flat_map(|word| [format!("{word}"), format!("{word:x}"), format!("{word:X}")]);

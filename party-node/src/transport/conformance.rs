@@ -97,7 +97,8 @@ fn from(transport: &mut impl Transport, peer: PartyId, stash: &mut Vec<(PartyId,
 }
 
 fn pattern(length: usize, seed: usize) -> Vec<u8> {
-    (0..length).map(|i| ((i * 31 + i / 4093 + seed) % 251) as u8).collect()
+    let byte = |i: usize| u8::try_from((i * 31 + i / 4093 + seed) % 251).expect("below 251");
+    (0..length).map(byte).collect()
 }
 
 fn conforms<T: Transport>(triangle: impl Fn() -> [T; 3]) {
