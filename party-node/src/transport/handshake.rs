@@ -172,8 +172,8 @@ mod tests {
         Hello::new(&CONTEXT, PartyId::ALL[index], [7; 32])
     }
 
-    fn refusal(theirs: Hello) -> String {
-        hello(0).check(PartyId::ALL[1], &theirs).unwrap_err().to_string()
+    fn refusal(theirs: &Hello) -> String {
+        hello(0).check(PartyId::ALL[1], theirs).unwrap_err().to_string()
     }
 
     #[test]
@@ -188,7 +188,7 @@ mod tests {
             (hello(2), "it calls itself P2 but shows the certificate of P1"),
         ];
         for (theirs, reason) in cases {
-            assert_eq!(refusal(theirs), format!("cannot connect to P1: {reason}"));
+            assert_eq!(refusal(&theirs), format!("cannot connect to P1: {reason}"));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The in-memory transport: three ends of channels in one process, for tests.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use shared::ids::PartyId;
@@ -55,10 +55,7 @@ impl MemoryTransport {
     fn take_in(&mut self, deadline: Option<Instant>) -> bool {
         let event = match deadline {
             None => self.inbox.try_recv().ok(),
-            Some(deadline) => match self.inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                Ok(event) => Some(event),
-                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-            },
+            Some(deadline) => self.inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())).ok(),
         };
         match event {
             Some((from, Event::Frame(frame))) => {
