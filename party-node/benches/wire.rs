@@ -19,7 +19,6 @@ use shared::ids::{Epoch, Lane, PartyId};
 const WAIT: Duration = Duration::from_secs(10);
 const EXCHANGE_BYTES: usize = 8 << 20;
 const BATCH: usize = 100;
-const CALIBRATION_TURNS: u64 = 10_000_000;
 const ONE_WAY_BYTES: usize = 64 << 20;
 
 fn main() {
@@ -37,19 +36,14 @@ fn main() {
             say(&format!("exchange of two, {bytes} B a round: {}", report.in_microseconds()));
         }
     }
-    if only("work") {
-        for (us, n) in [(20, 20_000), (200, 4_000), (2000, 1000)] {
-            let report = Spread::of(work_rounds(&tuning, Duration::from_micros(us), n / scale));
-            say(&format!("ring of three, {us} us of work before each round: {}", report.in_microseconds()));
-        }
-    }
     if only("bulk") {
         // Alternating, so that a busy machine disturbs both alike.
         let (mut ours, mut bare) = (Bulk::default(), Bulk::default());
         for _ in 0..5 {
-            ours.add(lane_bulk(&tuning, 100 / scale, 20 / scale));
-            bare.add(bare_bulk(&tuning, 100 / scale, 20 / scale));
+            ours.add(Bulk::measure(100 / scale, 20 / scale, || lane_bulk(&tuning, 100 / scale, 20 / scale)));
+            bare.add(Bulk::measure(100 / scale, 20 / scale, || bare_bulk(&tuning, 100 / scale, 20 / scale)));
         }
+        say(&format!("processor time: lane {}, bare quinn {}", ours.processor_time(), bare.processor_time()));
         let (ours, bare) = (ours.spreads(), bare.spreads());
         for (what, ours, bare, bytes) in
             [("8 MiB each way", ours.0, bare.0, 2 * EXCHANGE_BYTES), ("64 MiB one way", ours.1, bare.1, ONE_WAY_BYTES)]
@@ -71,7 +65,7 @@ fn say(line: &str) {
     writeln!(std::io::stdout(), "{line}").expect("standard output is open");
 }
 
-/// `WIRE_MTU`, `WIRE_WINDOW` (bytes, 0 for Cubic) and `WIRE_GSO` (0 or 1) over the defaults.
+/// `WIRE_MTU`, `WIRE_WINDOW` (bytes, 0 for Cubic) and `WIRE_SPIN` (microseconds) over the defaults.
 fn tuning_from_environment() -> WireTuning {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let mut tuning = WireTuning::default();
@@ -83,9 +77,6 @@ fn tuning_from_environment() -> WireTuning {
     }
     if let Some(spin) = number("WIRE_SPIN") {
         tuning.spin = Duration::from_micros(spin);
-    }
-    if let Some(gso) = number("WIRE_GSO") {
-        tuning.segmentation_offload = gso > 0;
     }
     tuning
 }
@@ -101,7 +92,7 @@ impl Spread {
     /// Median, and the 5th and 99th percentile.
     fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
-        let mean = times.iter().sum::<Duration>() / u32::try_from(times.len().max(1)).expect("a bench has few rounds");
+        let mean = times.iter().sum::<Duration>().div_f64(times.len().max(1) as f64);
         let at = |percent: usize| times[(times.len() - 1) * percent / 100];
         Self { median: at(50), low: at(5), high: at(99), mean }
     }
@@ -127,10 +118,27 @@ impl Spread {
 struct Bulk {
     exchanges: Vec<Duration>,
     pushes: Vec<Duration>,
+    /// Of the whole process, both ends, warm-up included.
+    processor_seconds: f64,
+    gibibytes: f64,
 }
 
 impl Bulk {
+    fn measure(exchanges: usize, pushes: usize, run: impl FnOnce() -> Bulk) -> Bulk {
+        let before = processor_seconds();
+        let bulk = run();
+        let bytes = (exchanges + exchanges / 10 + 1) * 2 * EXCHANGE_BYTES + (pushes + pushes / 10 + 1) * ONE_WAY_BYTES;
+        let gibibytes = bytes as f64 / f64::from(1 << 30);
+        Bulk { processor_seconds: processor_seconds() - before, gibibytes, ..bulk }
+    }
+
+    fn processor_time(&self) -> String {
+        format!("{:.2} s/GiB", self.processor_seconds / self.gibibytes)
+    }
+
     fn add(&mut self, more: Bulk) {
+        self.processor_seconds += more.processor_seconds;
+        self.gibibytes += more.gibibytes;
         self.exchanges.extend(more.exchanges);
         self.pushes.extend(more.pushes);
     }
@@ -138,6 +146,14 @@ impl Bulk {
     fn spreads(self) -> (Spread, Spread) {
         (Spread::of(self.exchanges), Spread::of(self.pushes))
     }
+}
+
+/// User and system time of this process so far, from the kernel's 10 ms ticks.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let after_name = stat.rsplit(')').next().expect("a name in brackets");
+    let ticks = |field: usize| after_name.split_whitespace().nth(field).and_then(|t| t.parse::<f64>().ok());
+    (ticks(11).expect("utime") + ticks(12).expect("stime")) / 100.0
 }
 
 struct Parties {
@@ -195,28 +211,6 @@ fn ring_rounds(tuning: &WireTuning, bytes: usize, rounds: usize) -> Vec<Duration
             transport.send(next, vec![7; bytes])?;
             transport.recv(WAIT).map(|_| ())
         })
-        .inspect(|_| {
-            if std::env::var_os("WIRE_STATS").is_some() {
-                eprintln!("{:?} {rounds}", transport.stats())
-            }
-        })
-    })
-}
-
-/// The ring with computation between, measured in loop turns so that it takes longer when the core is shared.
-fn work_rounds(tuning: &WireTuning, work: Duration, rounds: usize) -> Vec<Duration> {
-    let turns = |n: u64| (0..n).fold(1_u64, |x, i| std::hint::black_box(x.wrapping_mul(6_364_136_223_846_793_005) ^ i));
-    let start = Instant::now();
-    std::hint::black_box(turns(CALIBRATION_TURNS));
-    let count = u128::from(CALIBRATION_TURNS) * work.as_nanos() / start.elapsed().as_nanos();
-    let count = u64::try_from(count).expect("the work takes microseconds");
-    on_lane(tuning, |transport| {
-        let next = transport.me().next();
-        timed(rounds, || {
-            std::hint::black_box(turns(count));
-            transport.send(next, vec![7; 2048])?;
-            transport.recv(WAIT).map(|_| ())
-        })
     })
 }
 
@@ -249,7 +243,7 @@ fn lane_bulk(tuning: &WireTuning, exchanges: usize, pushes: usize) -> Bulk {
             }
             Ok(())
         })?;
-        Ok(Bulk { exchanges, pushes })
+        Ok(Bulk { exchanges, pushes, ..Bulk::default() })
     })
 }
 
@@ -261,7 +255,7 @@ fn other_evaluator(me: PartyId) -> Option<PartyId> {
 /// Times rounds a hundred at a time and gives the mean of each batch: a single round may find its message waiting.
 fn timed_in_batches<E>(rounds: usize, mut round: impl FnMut() -> Result<(), E>) -> Result<Vec<Duration>, E> {
     let times = timed(rounds / BATCH, || (0..BATCH).try_for_each(|_| round()))?;
-    Ok(times.into_iter().map(|time| time / u32::try_from(BATCH).expect("a small number")).collect())
+    Ok(times.into_iter().map(|time| time.div_f64(BATCH as f64)).collect())
 }
 
 /// Times every round after the first tenth.
@@ -335,9 +329,9 @@ async fn bare_party(
             bulk.exchanges.push(start.elapsed());
         }
     }
+    let (out, mut back) = (vec![7; push_bytes], vec![0; ONE_WAY_BYTES + 1 - push_bytes]);
     for round in 0..pushes + pushes / 10 + 1 {
         let start = Instant::now();
-        let (out, mut back) = (vec![7; push_bytes], vec![0; ONE_WAY_BYTES + 1 - push_bytes]);
         if push_bytes == ONE_WAY_BYTES {
             send.write_all(&out).await.expect("a working stream");
             recv.read_exact(&mut back).await.expect("a working stream");
@@ -349,10 +343,11 @@ async fn bare_party(
             bulk.pushes.push(start.elapsed());
         }
     }
+    // Each closes when both have everything; the packet that says so gets a moment to leave.
     let _ = send.finish();
     let _ = send.stopped().await;
-    let _ = recv.read_to_end(0).await;
     connection.close(0_u32.into(), b"");
+    tokio::time::sleep(Duration::from_millis(5)).await;
     bulk
 }
 

@@ -13,9 +13,11 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 use shared::share::{Share, join};
 
-use crate::compute::CpuDevice;
+use crate::compute::{Compute, CpuDevice, Key, Operand, elementwise};
 use crate::meter::{LaneCounters, Meter};
-use crate::protocol::{MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare};
+use crate::protocol::{
+    FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare,
+};
 use crate::transport::{MemoryTransport, Transport, TransportError, memory_triangle};
 
 /// Three parties that are about to run something.
@@ -24,7 +26,9 @@ pub struct World {
     keys: u32,
     spec: ProtocolSpec,
     timeout: Duration,
-    wrap: fn(MemoryTransport) -> Box<dyn Transport>,
+    wrap: Arc<dyn Fn(MemoryTransport) -> Box<dyn Transport> + Send + Sync>,
+    device: Arc<dyn Fn(PartyId) -> Arc<dyn Compute> + Send + Sync>,
+    recorder: Option<Arc<Recorder>>,
 }
 
 /// What a run cost.
@@ -56,7 +60,9 @@ impl World {
             keys: 1,
             spec: ProtocolSpec::default(),
             timeout: Duration::from_secs(20),
-            wrap: |transport| Box::new(transport),
+            wrap: Arc::new(|transport| Box::new(transport)),
+            device: Arc::new(|_| Arc::new(CpuDevice::new(1))),
+            recorder: None,
         }
     }
 
@@ -74,8 +80,24 @@ impl World {
 
     /// Another transport on top of memory, and how long a party waits.
     #[must_use]
-    pub fn with_transport(self, timeout: Duration, wrap: fn(MemoryTransport) -> Box<dyn Transport>) -> Self {
-        Self { timeout, wrap, ..self }
+    pub fn with_transport(
+        self,
+        timeout: Duration,
+        wrap: impl Fn(MemoryTransport) -> Box<dyn Transport> + Send + Sync + 'static,
+    ) -> Self {
+        Self { timeout, wrap: Arc::new(wrap), ..self }
+    }
+
+    /// Another device for each party.
+    #[must_use]
+    pub fn with_device(self, device: impl Fn(PartyId) -> Arc<dyn Compute> + Send + Sync + 'static) -> Self {
+        Self { device: Arc::new(device), ..self }
+    }
+
+    /// Runs are recorded together: a stream position that comes twice in any of them panics.
+    #[must_use]
+    pub fn with_recorder(self, recorder: Arc<Recorder>) -> Self {
+        Self { recorder: Some(recorder), ..self }
     }
 
     /// Shares a vector of ring elements; the same seed and call order give the same sharing.
@@ -96,7 +118,7 @@ impl World {
     ) -> [(Result<T, ProtocolError>, Trace); 3] {
         let mut ends: VecDeque<_> = memory_triangle().into();
         let mut keys: VecDeque<_> = PairKeys::for_test(self.keys).into();
-        let recorder = Arc::new(Recorder::default());
+        let recorder = self.recorder.clone().unwrap_or_default();
         std::thread::scope(|scope| {
             PartyId::ALL
                 .map(|_| {
@@ -115,11 +137,11 @@ impl World {
         recorder: Arc<Recorder>,
         program: impl Fn(&Party) -> Result<T, ProtocolError>,
     ) -> (Result<T, ProtocolError>, Trace) {
-        let sent = Arc::new(Mutex::new(Vec::new()));
+        let (party, sent) = (end.me(), Arc::new(Mutex::new(Vec::new())));
         let transport = Box::new(Tap { inner: (self.wrap)(end), sent: sent.clone() });
         let meter = Meter::new(Arc::new(LaneCounters::default()));
         let stop = Arc::new(AtomicBool::new(false));
-        let device = Arc::new(CpuDevice::new(1));
+        let device = (self.device)(party);
         let mut party = Party::new(transport, keys, device, meter, self.spec, self.timeout, stop);
         party.record(recorder.clone());
         let result = program(&party).and_then(|output| party.close().map(|()| output));
@@ -192,7 +214,7 @@ impl Trace {
     pub fn messages(&self) -> Vec<Addressed> {
         let mut messages = Vec::new();
         for (to, frame) in &self.frames {
-            let mut rest = &frame[..];
+            let mut rest = &frame[FRAME_HEADER_BYTES..];
             while rest.len() >= MESSAGE_HEADER_BYTES {
                 let len = u32::from_le_bytes(rest[8..12].try_into().expect("four bytes")) as usize;
                 let channel = u32::from_le_bytes(rest[..4].try_into().expect("four bytes"));
@@ -218,6 +240,66 @@ pub fn assert_masked<T>(one: &Run<T>, two: &Run<T>) {
     }
 }
 
+/// A CPU device whose keystream a test replaces or watches: `touch` gets key, nonce and the words that ChaCha12 gave.
+pub struct TouchedStreams<F> {
+    cpu: CpuDevice,
+    touch: F,
+    chacha: bool,
+}
+
+impl<F: Fn(&Key, [u32; 3], &mut [u64])> TouchedStreams<F> {
+    /// Hands the keystream to `touch`, which may change it.
+    pub fn new(touch: F) -> Self {
+        Self { cpu: CpuDevice::new(1), touch, chacha: true }
+    }
+
+    /// Hands zeros to `touch`, which makes up the whole stream.
+    pub fn instead(touch: F) -> Self {
+        Self { chacha: false, ..Self::new(touch) }
+    }
+}
+
+impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> TouchedStreams<F> {
+    fn stream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Vec<u64> {
+        let mut words = vec![0; len];
+        self.keystream(key, nonce, &mut words);
+        words
+    }
+}
+
+impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> Compute for TouchedStreams<F> {
+    fn name(&self) -> String {
+        self.cpu.name()
+    }
+
+    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
+        self.cpu.gemm(a, b, out);
+    }
+
+    fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        if self.chacha {
+            self.cpu.keystream(key, nonce, out);
+        }
+        (self.touch)(key, nonce, out);
+    }
+
+    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        elementwise::add_assign(out, &self.stream(key, nonce, out.len()));
+    }
+
+    fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        elementwise::sub_assign(out, &self.stream(key, nonce, out.len()));
+    }
+
+    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
+        elementwise::xor_assign(out, &self.stream(key, nonce, out.len()));
+    }
+
+    fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
+        self.cpu.bit_planes(words, low, count, planes);
+    }
+}
+
 /// A frame or message and its receiver.
 pub type Addressed = (PartyId, Vec<u8>);
 
@@ -235,6 +317,10 @@ impl Transport for Tap {
     fn send(&mut self, to: PartyId, frame: Vec<u8>) -> Result<(), TransportError> {
         self.sent.lock().expect("no holder panics").push((to, frame.clone()));
         self.inner.send(to, frame)
+    }
+
+    fn flush(&mut self) -> Result<(), TransportError> {
+        self.inner.flush()
     }
 
     fn recv(&mut self, timeout: Duration) -> Result<(PartyId, Vec<u8>), TransportError> {

@@ -16,12 +16,13 @@ use crate::compute::elementwise;
 /// | Computes | the negated bit `k-1` of `x`: the sign, exactly, for `abs(x) < 2^(k-1)` in units of the last place |
 /// | Holds | `x` of `n` elements -> `n` shared bits; `k` = `compare_bits` of the job |
 /// | Rounds | 1 + depth of the tree: 5 for `k = 32`, 6 for `k = 64`; one more if nothing before it lets the helper run ahead |
-/// | Bytes | [`carry_bytes`]: about `19.8 n` over the three parties for `k = 32`, `42.9 n` for `k = 64` |
+/// | Bytes | [`carry_bytes`]: `19.75 n` over the three parties for `k = 32`, `41.75 n` for `k = 64` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | carry trees on a masked operand as in Patra, Suresh, "BLAZE", eprint 2020/042, and the hpmpc framework (Harth-Kitzerow et al.); leaves of monomials dealt ahead are ours |
+/// | Source | carry trees over shared bits as in Mohassel, Rindal, "ABY3", eprint 2018/403, on masked values as in Chaudhari et al., "ASTRA", eprint 2019/429; leaves of monomials dealt ahead are ours |
 pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError> {
     let k = tile.party().spec().compare_bits;
+    assert!((6..=64).contains(&k), "the last gate folds bit k-1 in, and a single leaf has no gate");
     let known = x.known(tile);
     let mut top = vec![0; known.len().div_ceil(64)];
     tile.device().bit_planes(&known, k as usize - 1, 1, &mut top);
@@ -39,7 +40,7 @@ pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError>
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `[(t mod 2^bits) + (l mod 2^bits) >= 2^bits]`, xor a bit that the helper folds in |
+/// | Computes | `[(t mod 2^bits) + (l mod 2^bits) >= 2^bits]`, xor a bit that the helper folds in (5 bits or more) |
 /// | Holds | evaluators `t`, helper `l`, `n` words each -> `n` shared bits |
 /// | Rounds | 1 + depth of the tree over the leaves, with the helper ahead |
 /// | Bytes | [`carry_bytes`] |
@@ -47,10 +48,13 @@ pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError>
 /// | Reveals | nothing |
 /// | Source | as [`sign`] |
 pub async fn carry(tile: &Tile<'_>, known: &[u64], bits: u32, fold: Option<&[u64]>) -> Result<Bits, ProtocolError> {
+    if known.is_empty() {
+        return Ok(Bits { m: vec![], s: vec![] });
+    }
     let width = known.len().div_ceil(64);
     let mut planes = vec![0; width * bits as usize];
     tile.device().bit_planes(known, 0, bits as usize, &mut planes);
-    let planes: Vec<&[u64]> = planes.chunks(width.max(1)).collect();
+    let planes: Vec<&[u64]> = planes.chunks(width).collect();
     let leaves = leaf_sizes(bits);
     let wires = if tile.is_helper() {
         deal_leaves(tile, &planes, &leaves, width)
@@ -207,7 +211,7 @@ async fn carry_tree(
 /// | Bytes | `24 n` over the three parties: one bit per gate from each evaluator and, ahead, from the helper |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | masked evaluation as in Chaudhari et al., "ASTRA", eprint 2019/429, section 4, in `Z_2` |
+/// | Source | masked evaluation as in Chaudhari et al., "ASTRA", eprint 2019/429, in `Z_2` |
 pub async fn and(tile: &Tile<'_>, x: &Bits, y: &Bits) -> Result<Bits, ProtocolError> {
     and_folding(tile, x, y, None).await
 }
@@ -294,7 +298,7 @@ mod tests {
 
     #[test]
     fn a_sign_costs_what_the_table_says() {
-        // 6.6 and 14.3 bytes per element and party.
+        // 6.6 and 13.9 bytes per element and party.
         assert_eq!(carry_bytes(31), (8 * (78 + 38 + 42), 5));
         assert_eq!(carry_bytes(63), (8 * (147 + 82 + 105), 6));
     }

@@ -1,11 +1,14 @@
 //! Bits times numbers: the step from comparison back to arithmetic.
 
+use shared::ids::PartyId;
+
 use super::value::{Bits, TileShare};
 use super::{ProtocolError, Purpose, Tile};
 use crate::compute::elementwise;
 
 /// What an injection leaves for another one with the same bits: the evaluators' halves of the helper's bits.
 pub struct Kept {
+    helper: PartyId,
     bits: Bits,
     halves: Vec<u64>,
 }
@@ -20,13 +23,14 @@ pub struct Kept {
 /// | Bytes | `32 n` over the three parties: `16 n` ahead from the helper, `8 n` from each evaluator |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | bit injection of Chaudhari et al., "ASTRA", eprint 2019/429, section 4, with all helper messages ahead |
+/// | Source | bit times number as in Mohassel, Rindal, "ABY3", eprint 2018/403, on the masked values of Chaudhari et al., "ASTRA", eprint 2019/429 |
 ///
 /// `b x = m x + (1 - 2m)(t l_b + l_b l_x)` for `b = m xor l_b`: each addend belongs to one evaluator, but for `m t`,
 /// which both know.
 pub async fn inject(tile: &Tile<'_>, bits: &Bits, x: &TileShare) -> Result<(TileShare, Kept), ProtocolError> {
     let (z, mut halves) = combine(tile, &[Term::Share(bits, x, None)], x.len()).await?;
-    Ok((z, Kept { bits: bits.clone(), halves: halves.pop().expect("one term, one half") }))
+    let halves = halves.pop().expect("one term, one half");
+    Ok((z, Kept { helper: tile.helper(), bits: bits.clone(), halves }))
 }
 
 /// `b y` for the bits of an earlier injection in a tile with the same helper.
@@ -41,6 +45,7 @@ pub async fn inject(tile: &Tile<'_>, bits: &Bits, x: &TileShare) -> Result<(Tile
 /// | Reveals | nothing |
 /// | Source | as [`inject`]; the dealt halves of `l_b` are never used as a mask, so they may serve again |
 pub async fn inject_again(tile: &Tile<'_>, kept: &Kept, y: &TileShare) -> Result<TileShare, ProtocolError> {
+    assert_eq!(kept.helper, tile.helper(), "bits and halves mean nothing under another helper");
     Ok(combine(tile, &[Term::Share(&kept.bits, y, Some(&kept.halves))], y.len()).await?.0)
 }
 

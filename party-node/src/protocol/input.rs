@@ -13,7 +13,7 @@ use super::{ProtocolError, Purpose, Role, Tile};
 /// | Bytes | `8 n` from the helper to B; A's component is a stream, the third is zero |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | Araki et al., eprint 2016/768, section 2.2, with a pseudo-random component instead of a sent one |
+/// | Source | Araki et al., eprint 2016/768, with a pseudo-random component instead of a sent one |
 pub async fn input(tile: &Tile<'_>, values: Option<Vec<u64>>, len: usize) -> Result<TileShare, ProtocolError> {
     let op = tile.op();
     match (tile.role(), values) {

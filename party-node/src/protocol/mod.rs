@@ -36,7 +36,7 @@ pub use prss::{PairKeys, Purpose};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};
 pub use trunc::{trunc, trunc_exact, trunc_floor};
 pub use value::{Bits, DoubledPartial, TileShare, View};
-pub use wire::{MESSAGE_HEADER_BYTES, parse_frame};
+pub use wire::{FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, parse_frame};
 
 #[cfg(any(test, feature = "test-world"))]
 pub use prss::Recorder;
@@ -67,6 +67,16 @@ pub enum ProtocolError {
         /// Who sent it.
         peer: PartyId,
     },
+    /// A frame was lost, repeated or overtaken.
+    #[error("{peer} sent frame {got} where frame {expected} was due")]
+    Sequence {
+        /// Who sent it.
+        peer: PartyId,
+        /// Number that is next.
+        expected: u32,
+        /// Number that the frame bears.
+        got: u32,
+    },
     /// Someone asked this party to stop.
     #[error("stopped on request")]
     Stopped,
@@ -76,7 +86,7 @@ impl ProtocolError {
     /// The peer at fault, if one is.
     pub fn peer(&self) -> Option<PartyId> {
         match self {
-            Self::Length { peer, .. } | Self::Malformed { peer } => Some(*peer),
+            Self::Length { peer, .. } | Self::Malformed { peer } | Self::Sequence { peer, .. } => Some(*peer),
             Self::Transport(_) | Self::Stopped => None,
         }
     }

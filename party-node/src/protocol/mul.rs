@@ -83,7 +83,7 @@ pub async fn matmul(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>) -> Result<Til
 /// | Bytes | `24 n` over the three parties: `8 n` from each evaluator, `8 n` ahead from the helper to B |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | Araki, Furukawa, Lindell, Nof, Ohara, "High-Throughput Semi-Honest Secure Three-Party Computation with an Honest Majority", eprint 2016/768, section 2; with the helper's message made independent of the data as in Chaudhari, Choudhury, Patra, Suresh, "ASTRA", eprint 2019/429 |
+/// | Source | Araki, Furukawa, Lindell, Nof, Ohara, "High-Throughput Semi-Honest Secure Three-Party Computation with an Honest Majority", eprint 2016/768; with the helper's message made independent of the data as in Chaudhari, Choudhury, Patra, Suresh, "ASTRA", eprint 2019/429 |
 ///
 /// `xy` less the product of the helper's masks is a sum of what A knows and what B knows; the helper deals the rest.
 pub async fn mul(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<TileShare, ProtocolError> {

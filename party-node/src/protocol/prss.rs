@@ -73,7 +73,7 @@ pub enum Purpose {
     BitTimesMask,
     /// Values that the helper tabulates for the evaluators.
     Table,
-    /// Low bits of a mask, for a truncation that rounds down exactly.
+    /// A component of a value that the helper shares.
     Input,
 }
 

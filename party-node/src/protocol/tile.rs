@@ -289,7 +289,8 @@ impl Op<'_, '_> {
 
     pub(super) fn send_bytes(&self, to: PartyId, payload: &[u8]) {
         let tile = self.tile;
-        tile.party.wire.borrow_mut().queue(to, tile.channel, tile.depth.get() + 1, payload);
+        // Depths come from peers too: a wrong one may spoil the count of rounds, but not stop the lane.
+        tile.party.wire.borrow_mut().queue(to, tile.channel, tile.depth.get().saturating_add(1), payload);
     }
 
     async fn recv_message(&self, from: PartyId, expected: usize) -> Result<Message, ProtocolError> {
@@ -381,7 +382,8 @@ impl Op<'_, '_> {
     }
 }
 
-/// Runs two programs side by side. The second must use a [`Tile::fork`] of the first one's tile.
+/// Runs two programs side by side. The second must use a [`Tile::fork`] of the first one's tile. The first error ends
+/// both: the other program may be waiting for a message that will never come.
 pub async fn join<A, B>(
     a: impl Future<Output = Result<A, ProtocolError>>,
     b: impl Future<Output = Result<B, ProtocolError>>,
@@ -400,7 +402,8 @@ pub async fn join<A, B>(
             from_b = Some(result);
         }
         match (from_a.take(), from_b.take()) {
-            (Some(x), Some(y)) => Poll::Ready(x.and_then(|x| y.map(|y| (x, y)))),
+            (Some(Err(error)), _) | (_, Some(Err(error))) => Poll::Ready(Err(error)),
+            (Some(Ok(x)), Some(Ok(y))) => Poll::Ready(Ok((x, y))),
             (x, y) => {
                 (from_a, from_b) = (x, y);
                 Poll::Pending

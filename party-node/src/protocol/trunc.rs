@@ -3,7 +3,7 @@
 use shared::job::Truncation;
 
 use super::value::{DoubledPartial, TileShare};
-use super::{ProtocolError, Purpose, Role, Tile, carry, to_arithmetic};
+use super::{Op, ProtocolError, Purpose, Role, Tile, carry, to_arithmetic};
 use crate::compute::elementwise;
 use crate::meter::Phase;
 
@@ -17,11 +17,12 @@ use crate::meter::Phase;
 /// | Bytes | `(24 + 3 shift / 8) n` over the three parties (`24 n` fast) |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing; see `docs/protocols.md` for what an *opened* result says about `p` |
-/// | Source | fused mask-and-truncate with a helper: Chaudhari et al., "ASTRA", eprint 2019/429; wrap elimination by a known top bit: Rathee et al., "SiRNN", eprint 2021/459, section 3; the combination is ours |
+/// | Source | opening under a mask whose truncation is shared: Mohassel, Rindal, "ABY3", eprint 2018/403, with the mask known to one party as in Patra, Suresh, "BLAZE", eprint 2020/042; wrap elimination by a known top bit: Rathee et al., "SiRNN", eprint 2021/459; the combination is ours |
 ///
 /// The evaluators open `W = v + R + 2^62` under the helper's mask `R`. As `v + 2^62` has a clear top bit, the sum has
 /// wrapped exactly if the top bit of `R` is set and that of `W` is not; the second round adds that bit at `2^(64-shift)`.
 pub async fn trunc(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
+    assert!((1..=62).contains(&shift), "a product has a sign, a guard bit and at least one bit to drop");
     let fast = tile.party().spec().trunc == Truncation::Fast;
     trunc_either(tile, v, shift, fast).await
 }
@@ -44,20 +45,34 @@ async fn trunc_either(tile: &Tile<'_>, v: DoubledPartial, shift: u32, fast: bool
 
 fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, fast: bool) -> TileShare {
     let outer = tile.meter().switch(Phase::Truncate);
-    let (op, n, mut mask) = (tile.op(), v.len(), v.0);
+    let (op, mut mask) = (tile.op(), v.0);
     elementwise::negate(&mut mask);
     op.add_masks(Purpose::Product, &mut mask);
-    let mut top = elementwise::trunc_mask(&mut mask, shift);
+    let top = elementwise::trunc_mask(&mut mask, shift);
     let (mut a, mut b) = op.deal(Purpose::Output, mask);
     if !fast {
-        elementwise::sub_assign(&mut top, &op.stream(tile.helper().prev(), Purpose::MaskTop, n));
-        op.send_packed(tile.helper().next(), &top, shift);
-        let (wrap_a, wrap_b) = op.masks(Purpose::Wrap, n);
-        elementwise::sub_shifted(&mut a, &wrap_a, 64 - shift);
-        elementwise::sub_shifted(&mut b, &wrap_b, 64 - shift);
+        deal_wrap(&op, tile, top, &mut a, &mut b, shift);
     }
     tile.meter().switch(outer);
     TileShare { u: a, v: b }
+}
+
+/// Helper: shares the top bit of its mask mod `2^shift`, and takes the masks of the wrap bit off its components.
+fn deal_wrap(op: &Op<'_, '_>, tile: &Tile<'_>, mut top: Vec<u64>, a: &mut [u64], b: &mut [u64], shift: u32) {
+    let half = op.stream(tile.helper().prev(), Purpose::MaskTop, top.len());
+    elementwise::sub_assign(&mut top, &half);
+    op.send_packed(tile.helper().next(), &top, shift);
+    let (wrap_a, wrap_b) = op.masks(Purpose::Wrap, top.len());
+    elementwise::sub_shifted(a, &wrap_a, 64 - shift);
+    elementwise::sub_shifted(b, &wrap_b, 64 - shift);
+}
+
+/// Evaluator: its share of the top bit of the helper's mask, mod `2^shift`.
+async fn dealt_top(op: &Op<'_, '_>, tile: &Tile<'_>, n: usize, shift: u32) -> Result<Vec<u64>, ProtocolError> {
+    match tile.role() {
+        Role::A => Ok(op.own_mask(Purpose::MaskTop, n)),
+        _ => op.recv_packed(tile.helper(), n, shift).await,
+    }
 }
 
 async fn trunc_evaluator(
@@ -75,10 +90,7 @@ async fn trunc_evaluator(
         elementwise::shift_right(&mut w, shift);
         return Ok(TileShare { u: w, v: own });
     }
-    let top = match tile.role() {
-        Role::A => op.own_mask(Purpose::MaskTop, n),
-        _ => op.recv_packed(tile.helper(), n, shift).await?,
-    };
+    let top = dealt_top(&op, tile, n, shift).await?;
     let (wrap_mask, wrap) = tile.meter().within(Phase::Truncate, || {
         elementwise::add_add(&mut w, &theirs, 1 << 62);
         let mask = op.own_mask(Purpose::Wrap, n);
@@ -100,11 +112,12 @@ async fn trunc_evaluator(
 /// | Computes | `z = floor(v / 2^shift)` |
 /// | Holds | additive `v`, `abs(v) <= 2^62` -> replicated `z`, `n` elements |
 /// | Rounds | those of [`trunc`], of [`carry`] over `shift` bits, and 1 |
-/// | Bytes | those of [`trunc`], of [`carry`], and `8 n` over the three parties (`24 n` with the exchange) |
+/// | Bytes | those of [`trunc`], of [`carry`] over `shift` bits, and of [`to_arithmetic`] (`24 n`) |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | ours: [`trunc`] with the borrow `[W mod 2^shift < R mod 2^shift]` taken off, a comparison of what the evaluators know with what the helper knows |
 pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
+    assert!((1..=62).contains(&shift), "a product has a sign, a guard bit and at least one bit to drop");
     let (op, n, mut w) = (tile.op(), v.len(), v.0);
     let low = (1_u64 << shift) - 1;
     // R > W (low bits) is the carry out of R + (2^shift - 1 - W).
@@ -114,10 +127,7 @@ pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Resu
         let low_bits: Vec<u64> = w.iter().map(|word| word & low).collect();
         let top = elementwise::trunc_mask(&mut w, shift);
         let (mut a, mut b) = op.deal(Purpose::Output, w);
-        let (_, _) = op.deal(Purpose::MaskTop, top);
-        let (wrap_a, wrap_b) = op.masks(Purpose::Wrap, n);
-        elementwise::sub_shifted(&mut a, &wrap_a, 64 - shift);
-        elementwise::sub_shifted(&mut b, &wrap_b, 64 - shift);
+        deal_wrap(&op, tile, top, &mut a, &mut b, shift);
         let borrow = carry(tile, &low_bits, shift, None).await?;
         return Ok(TileShare { u: a, v: b }.minus(&to_arithmetic(tile, &borrow, n).await?));
     }
@@ -125,7 +135,7 @@ pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Resu
     let theirs = op.exchange(&w).await?;
     elementwise::add_add(&mut w, &theirs, 1 << 62);
     let mut own = op.dealt(Purpose::Output, n).await?;
-    let top = op.dealt(Purpose::MaskTop, n).await?;
+    let top = dealt_top(&op, tile, n, shift).await?;
     let wrap_mask = op.own_mask(Purpose::Wrap, n);
     let wrap = elementwise::trunc_wrap(&w, &top, &wrap_mask, shift);
     let complement: Vec<u64> = w.iter().map(|word| !word & low).collect();
@@ -181,10 +191,10 @@ mod tests {
                 prop_assert_eq!(z.cast_signed(), (x * y) >> (shift - 1));
             }
             let (n, (carry, depth)) = (x.len(), carry_bytes(shift));
-            let packed = 2 * (n * shift as usize).div_ceil(8);
+            let packed = 3 * (n * shift as usize).div_ceil(8);
             prop_assert_eq!(run.cost, Cost {
                 rounds: 2 + depth + 1,
-                sent_bytes: 32 * n + packed + carry * n.div_ceil(64) + 24 * n,
+                sent_bytes: 24 * n + packed + carry * n.div_ceil(64) + 24 * n,
             });
         }
     }

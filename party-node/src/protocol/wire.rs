@@ -1,7 +1,9 @@
 //! Many channels over one transport: the messages of all tiles that are ready leave in one frame per peer.
 //!
-//! A frame is a sequence of messages: channel (4 bytes), depth (4), length (4), payload; little-endian. Within a
-//! channel and sender, messages stay in order. Depth counts the longest chain of dependent receives behind a message.
+//! A frame is its number (4 bytes) and a sequence of messages: channel (4 bytes), depth (4), length (4), payload;
+//! little-endian. Within a channel and sender, messages stay in order. Depth counts the longest chain of dependent
+//! receives behind a message. A frame that is missing, repeated or out of order would silently shift all later masks,
+//! so its number is checked here even though transports promise order.
 
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -12,8 +14,10 @@ use shared::ids::PartyId;
 
 use super::ProtocolError;
 use crate::meter::{Meter, Phase};
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportError};
 
+/// Bytes in front of every frame.
+pub const FRAME_HEADER_BYTES: usize = 4;
 /// Bytes in front of every message.
 pub const MESSAGE_HEADER_BYTES: usize = 12;
 /// A frame leaves early once it is this long, so that peers can start on it.
@@ -35,20 +39,36 @@ impl Message {
 pub(super) struct Wire {
     transport: Box<dyn Transport>,
     outgoing: [Vec<u8>; 3],
+    sent_frames: [u32; 3],
+    received_frames: [u32; 3],
     incoming: HashMap<(PartyId, u32), VecDeque<Message>>,
+    awaited: [bool; 3],
     timeout: Duration,
 }
 
 impl Wire {
     pub(super) fn new(transport: Box<dyn Transport>, timeout: Duration) -> Self {
-        Self { transport, outgoing: Default::default(), incoming: HashMap::new(), timeout }
+        Self {
+            transport,
+            outgoing: Default::default(),
+            sent_frames: [0; 3],
+            received_frames: [0; 3],
+            incoming: HashMap::new(),
+            awaited: [false; 3],
+            timeout,
+        }
     }
 
     /// Appends a message to the frame that leaves with the next flush.
     pub(super) fn queue(&mut self, to: PartyId, channel: u32, depth: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("tiles are far smaller than 4 GiB");
         let frame = &mut self.outgoing[to.index()];
-        frame.reserve(MESSAGE_HEADER_BYTES + payload.len());
+        frame.reserve(FRAME_HEADER_BYTES + MESSAGE_HEADER_BYTES + payload.len());
+        if frame.is_empty() {
+            let number = &mut self.sent_frames[to.index()];
+            frame.extend_from_slice(&number.to_le_bytes());
+            *number = number.wrapping_add(1);
+        }
         for field in [channel, depth, length] {
             frame.extend_from_slice(&field.to_le_bytes());
         }
@@ -85,7 +105,10 @@ impl Wire {
 
     /// The next message of a channel, if it has arrived.
     pub(super) fn take(&mut self, from: PartyId, channel: u32) -> Option<Message> {
-        let queue = self.incoming.get_mut(&(from, channel))?;
+        let Some(queue) = self.incoming.get_mut(&(from, channel)) else {
+            self.awaited[from.index()] = true;
+            return None;
+        };
         let message = queue.pop_front();
         if queue.is_empty() {
             self.incoming.remove(&(from, channel));
@@ -93,9 +116,18 @@ impl Wire {
         message
     }
 
-    /// Waits for at least one frame, then takes all that have arrived.
+    /// Waits for at least one frame, then takes all that have arrived. If none comes, the error names whose messages
+    /// were asked for since the last time.
     pub(super) fn pump(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
-        let (from, frame) = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout))?;
+        let awaited = std::mem::take(&mut self.awaited);
+        let received = meter.within(Phase::OpenWait, || self.transport.recv(self.timeout));
+        let (from, frame) = received.map_err(|error| match error {
+            TransportError::Timeout { after, .. } if awaited.contains(&true) => {
+                let names = PartyId::ALL.into_iter().filter(|peer| awaited[peer.index()]).map(|peer| peer.to_string());
+                TransportError::Timeout { waiting_for: names.collect::<Vec<_>>().join(" and "), after }
+            }
+            other => other,
+        })?;
         self.unpack(meter, from, frame)?;
         // That a peer has left since matters only if something of it is still missing; then the next wait says so.
         while let Ok(Some((from, frame))) = self.transport.try_recv() {
@@ -106,9 +138,17 @@ impl Wire {
 
     fn unpack(&mut self, meter: &Meter, from: PartyId, frame: Vec<u8>) -> Result<(), ProtocolError> {
         meter.received(from, frame.len());
+        let malformed = || ProtocolError::Malformed { peer: from };
+        let number = frame.first_chunk::<FRAME_HEADER_BYTES>().ok_or_else(malformed)?;
+        let expected = &mut self.received_frames[from.index()];
+        let got = u32::from_le_bytes(*number);
+        if got != *expected {
+            return Err(ProtocolError::Sequence { peer: from, expected: *expected, got });
+        }
+        *expected = expected.wrapping_add(1);
         let frame = Rc::new(frame);
-        for header in headers(&frame) {
-            let Header { channel, depth, payload } = header.ok_or(ProtocolError::Malformed { peer: from })?;
+        for header in headers(&frame, FRAME_HEADER_BYTES) {
+            let Header { channel, depth, payload } = header.ok_or_else(malformed)?;
             let message = Message { depth, frame: frame.clone(), payload };
             self.incoming.entry((from, channel)).or_default().push_back(message);
         }
@@ -128,8 +168,8 @@ struct Header {
 }
 
 /// Splits a frame into messages; a `None` ends a frame that does not add up.
-fn headers(frame: &[u8]) -> impl Iterator<Item = Option<Header>> {
-    let mut at = 0;
+fn headers(frame: &[u8], start: usize) -> impl Iterator<Item = Option<Header>> {
+    let mut at = start;
     std::iter::from_fn(move || {
         if at == frame.len() {
             return None;
@@ -148,9 +188,9 @@ fn parse_header(frame: &[u8], at: usize) -> Option<Header> {
     (payload.end <= frame.len()).then(|| Header { channel: field(0), depth: field(1), payload })
 }
 
-/// What the fuzz target calls: parsing must neither panic nor allocate more than the frame holds.
+/// What the fuzz target calls, with a frame past its number: parsing must neither panic nor allocate more than it holds.
 pub fn parse_frame(frame: &[u8]) -> usize {
-    headers(frame).take_while(Option::is_some).count()
+    headers(frame, 0).take_while(Option::is_some).count()
 }
 
 #[cfg(test)]
@@ -172,7 +212,7 @@ mod tests {
             }
             frame.extend(&payload);
             prop_assert_eq!(parse_frame(&frame), 1);
-            prop_assert!(headers(&frame[..frame.len() - cut.min(payload.len() + 11)]).any(|m| m.is_none()));
+            prop_assert!(headers(&frame[..frame.len() - cut.min(payload.len() + 11)], 0).any(|m| m.is_none()));
         }
     }
 }

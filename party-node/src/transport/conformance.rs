@@ -97,8 +97,7 @@ fn from(transport: &mut impl Transport, peer: PartyId, stash: &mut Vec<(PartyId,
 }
 
 fn pattern(length: usize, seed: usize) -> Vec<u8> {
-    let byte = |i: usize| u8::try_from((i * 31 + i / 4093 + seed) % 251).expect("below 251");
-    (0..length).map(byte).collect()
+    (0..length).map(|i| u8::try_from((i * 31 + i / 4093 + seed) % 251).unwrap()).collect()
 }
 
 fn conforms<T: Transport>(triangle: impl Fn() -> [T; 3]) {

@@ -26,7 +26,7 @@ use self::driver::{Driver, Patience};
 use self::link::Mailbox;
 use self::rendezvous::{Link, Rendezvous};
 use self::tuning::WireTuning;
-use super::frame::{FRAME_BYTES_MAX, FrameEncoder, FrameKind};
+use super::frame::{FRAME_BYTES_MAX, FrameEncoder, FrameKind, HEADER_BYTES};
 use super::identity::{Identity, Roster};
 use super::secrets::{SessionContext, SessionSecrets};
 use super::{PeerStats, Transport, TransportError, WireStats};
@@ -35,6 +35,8 @@ use super::{PeerStats, Transport, TransportError, WireStats};
 const CLOSE_MAX: Duration = Duration::from_secs(30);
 /// Payloads up to this size are copied behind their header instead of being queued as a piece of their own.
 const INLINE_BYTES_MAX: usize = 4096;
+/// What one turn of the network certainly sends; the rest of a bulk transfer goes on in the background.
+const ONE_TURN_BYTES: usize = 64 << 10;
 /// Time given to a last packet that explains why a connection ends.
 const LAST_WORD_MAX: Duration = Duration::from_millis(50);
 
@@ -98,8 +100,8 @@ pub struct QuicTransport {
     endpoint: Endpoint,
     meter: WireMeter,
     encoders: [FrameEncoder; 2],
-    /// Frames were queued since the network last had its turn.
-    unflushed: bool,
+    /// Bytes queued since the network last had its turn.
+    unflushed_bytes: usize,
     closed: bool,
 }
 
@@ -139,7 +141,7 @@ impl QuicTransport {
         session: &SessionParams,
     ) -> Result<(Self, SessionSecrets), TransportError> {
         let local = |e: std::io::Error| TransportError::Local { reason: e.to_string() };
-        let driver = Driver::new(std::env::var_os("WIRE_DEDICATED").is_some()).map_err(local)?;
+        let driver = Driver::new().map_err(local)?;
         let (endpoint, met) = driver.run(async {
             let config = session.tuning.endpoint_config();
             let endpoint = Endpoint::new(config, None, listener.socket, Arc::new(TokioRuntime)).map_err(local)?;
@@ -159,7 +161,7 @@ impl QuicTransport {
         let encoders = driver.run(async { links.map(|link| spawn_tasks(&mailbox, link)) });
         let meter = WireMeter { mailbox, connections };
         let patience = Patience::new(session.tuning.spin);
-        Ok((Self { me, driver, patience, endpoint, meter, encoders, unflushed: false, closed: false }, secrets))
+        Ok((Self { me, driver, patience, endpoint, meter, encoders, unflushed_bytes: 0, closed: false }, secrets))
     }
 
     /// A handle for the counters that outlives moves of the transport.
@@ -177,7 +179,7 @@ impl QuicTransport {
 
     /// Gives the network one turn: sends what is queued as far as it fits, takes in what has arrived.
     fn take_turn(&mut self) {
-        self.unflushed = false;
+        self.unflushed_bytes = 0;
         let (mailbox, me) = (&self.meter.mailbox, self.me);
         self.driver.run(async {
             mailbox.release(me);
@@ -203,6 +205,7 @@ impl Transport for QuicTransport {
     fn send(&mut self, to: PartyId, frame: Vec<u8>) -> Result<(), TransportError> {
         assert!(to != self.me && frame.len() <= FRAME_BYTES_MAX, "{} bytes to {to}", frame.len());
         self.mailbox().check_open(to)?;
+        let length = HEADER_BYTES + frame.len();
         let room = if frame.len() <= INLINE_BYTES_MAX {
             let whole = Bytes::from(self.encoder(to).frame(FrameKind::Data, &frame));
             self.mailbox().put(to, [whole])
@@ -210,7 +213,7 @@ impl Transport for QuicTransport {
             let header = self.encoder(to).header(FrameKind::Data, frame.len());
             self.mailbox().put(to, [Bytes::copy_from_slice(&header), Bytes::from(frame)])
         };
-        self.unflushed = true;
+        self.unflushed_bytes += length;
         if !room {
             let (mailbox, me) = (&self.meter.mailbox, self.me);
             self.driver.run(async {
@@ -222,20 +225,23 @@ impl Transport for QuicTransport {
     }
 
     fn flush(&mut self) -> Result<(), TransportError> {
-        if self.unflushed {
+        let bytes = self.unflushed_bytes;
+        if bytes > 0 {
             self.take_turn();
-            self.driver.wake_background();
+        }
+        if bytes > ONE_TURN_BYTES {
+            self.driver.hand_over();
         }
         Ok(())
     }
 
     fn recv(&mut self, within: Duration) -> Result<(PartyId, Vec<u8>), TransportError> {
-        if !self.unflushed
+        if self.unflushed_bytes == 0
             && let Some(message) = self.mailbox().take()?
         {
             return Ok(message);
         }
-        self.unflushed = false;
+        self.unflushed_bytes = 0;
         let (mailbox, me, patience) = (&self.meter.mailbox, self.me, &mut self.patience);
         self.driver.run(async {
             mailbox.release(me);

@@ -11,6 +11,7 @@ use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStr
 use rustls::pki_types::{CertificateDer, UnixTime};
 use shared::ids::PartyId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout, timeout_at};
 use zeroize::Zeroizing;
 
@@ -91,9 +92,7 @@ async fn both<A, B>(
 
 /// Connections of accepted peers on their way from the accept loop, or why one was refused.
 type Accepted = Result<Connection, TransportError>;
-
-/// Where they arrive, by party; `None` for parties that we dial ourselves.
-type Inboxes = [Option<UnboundedReceiver<Accepted>>; 3];
+type Inbox = UnboundedReceiver<Accepted>;
 
 impl Rendezvous<'_> {
     /// Meets both peers (next, then previous) or says which one stands in the way.
@@ -138,7 +137,7 @@ impl Rendezvous<'_> {
         &self,
         endpoint: &Endpoint,
         peer: PartyId,
-        inbox: Option<UnboundedReceiver<Accepted>>,
+        inbox: Option<Inbox>,
         ours: &Hello,
     ) -> Result<(Link, Hello), Obstacle> {
         match inbox {
@@ -152,12 +151,7 @@ impl Rendezvous<'_> {
         }
     }
 
-    async fn greet_accepted(
-        &self,
-        peer: PartyId,
-        mut inbox: UnboundedReceiver<Accepted>,
-        ours: &Hello,
-    ) -> Result<(Link, Hello), Obstacle> {
+    async fn greet_accepted(&self, peer: PartyId, mut inbox: Inbox, ours: &Hello) -> Result<(Link, Hello), Obstacle> {
         loop {
             let connection = self.in_time(peer, "be dialled by it", inbox.recv()).await?;
             let connection = connection.expect("the accept loop outlives the greeting")?;
@@ -204,7 +198,7 @@ impl Rendezvous<'_> {
     }
 
     /// Starts accepting those who dial us: the parties with a lower number.
-    fn accept_loop(&self, endpoint: &Endpoint) -> Result<(tokio::task::JoinHandle<()>, Inboxes), TransportError> {
+    fn accept_loop(&self, endpoint: &Endpoint) -> Result<(JoinHandle<()>, [Option<Inbox>; 3]), TransportError> {
         let mut inboxes = [const { None }; 3];
         let mut guests = Vec::new();
         for party in PartyId::ALL.into_iter().filter(|party| *party < self.me) {

@@ -16,6 +16,7 @@ const P0: PartyId = PartyId::ALL[0];
 const P1: PartyId = PartyId::ALL[1];
 const P2: PartyId = PartyId::ALL[2];
 
+type Change = fn(&mut SessionParams);
 type Met = Result<(QuicTransport, SessionSecrets), TransportError>;
 
 fn identity() -> Identity {
@@ -61,7 +62,6 @@ fn a_port_in_use_is_a_clear_error() {
 
 #[test]
 fn another_job_version_lane_or_epoch_is_refused_with_both_values() {
-    type Change = fn(&mut SessionParams);
     let cases: [(Change, &str, [&str; 2]); 3] = [
         (|s| s.job_digest = [0xcd; 32], "its job digest is", ["cdcdcdcdcdcd..", "040404040404.."]),
         (|s| s.version = "0.0.9".into(), "its program version is", ["0.0.9", "0.1.0"]),

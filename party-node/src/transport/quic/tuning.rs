@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use quinn::congestion::{Controller, ControllerFactory, CubicConfig};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt};
 use socket2::{Domain, Socket, Type};
 
 use crate::transport::identity::Identity;
@@ -22,6 +22,10 @@ const SEND_WINDOW_BYTES: u64 = 256 << 20;
 const INITIAL_CONGESTION_WINDOW_BYTES: u64 = 16 << 20;
 /// Asked of the kernel, which grants at most `net.core.rmem_max` and `wmem_max`.
 const SOCKET_BUFFER_BYTES: usize = 8 << 20;
+/// Where nothing gets lost, acknowledgements only cost time.
+const LOOPBACK_PACKETS_PER_ACK: u32 = 8;
+/// Packets that quinn hands to the kernel as one batch, where the kernel can cut it (GSO).
+const SEGMENTS_MAX: usize = 10;
 /// How far packets may overtake each other before one counts as lost; 3, the default, costs a reordering path most
 /// of its throughput.
 const REORDER_PACKETS_MAX: u32 = 64;
@@ -41,8 +45,6 @@ pub struct WireTuning {
     /// Bytes in flight between processes of one host: below what the receiver's socket buffer holds, so that nothing
     /// is lost there. `None` leaves it to the congestion controller.
     pub loopback_window: Option<u64>,
-    /// Lets the kernel cut large buffers into packets (up to 10 of them, 64 KiB together).
-    pub segmentation_offload: bool,
 }
 
 impl Default for WireTuning {
@@ -51,9 +53,8 @@ impl Default for WireTuning {
             idle_timeout: Duration::from_secs(8),
             keep_alive: Duration::from_secs(2),
             spin: Duration::from_micros(50),
-            loopback_mtu: 6000,
-            loopback_window: Some(1 << 20),
-            segmentation_offload: true,
+            loopback_mtu: 65_000,
+            loopback_window: Some(2 << 20),
         }
     }
 }
@@ -71,14 +72,19 @@ impl WireTuning {
             .send_window(SEND_WINDOW_BYTES)
             .packet_threshold(REORDER_PACKETS_MAX)
             .max_idle_timeout(Some(milliseconds(self.idle_timeout).into()))
-            .keep_alive_interval(Some(self.keep_alive))
-            .enable_segmentation_offload(self.segmentation_offload);
+            .keep_alive_interval(Some(self.keep_alive));
         let mut cubic = CubicConfig::default();
         cubic.initial_window(INITIAL_CONGESTION_WINDOW_BYTES);
         config.congestion_controller_factory(Arc::new(cubic));
         if peer.is_loopback() {
             // The path is known: nothing to discover, and no wide-area round trip to assume for the first packets.
             config.initial_rtt(Duration::from_millis(10)).initial_mtu(self.loopback_mtu).mtu_discovery_config(None);
+            // The kernel refuses a batch of more than 64 KiB.
+            let fits = usize::from(self.loopback_mtu) * SEGMENTS_MAX <= usize::from(u16::MAX);
+            config.enable_segmentation_offload(fits);
+            let mut acks = AckFrequencyConfig::default();
+            acks.ack_eliciting_threshold(LOOPBACK_PACKETS_PER_ACK.into());
+            config.ack_frequency_config(Some(acks));
             if let Some(bytes) = self.loopback_window {
                 config.congestion_controller_factory(Arc::new(FixedWindow { bytes }));
             }
