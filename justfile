@@ -1,19 +1,26 @@
-# Every recipe is a plain cargo command; `just` only saves typing.
+# Every recipe is a plain command; `just` only saves typing. `bash .ci/run` runs all checks, tests and the product itself.
 
-# Formatting, lints, documentation, dependencies.
+# Formatting, lints, documentation, dependencies, fuzz targets.
 check:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --all-features -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --all-features --no-deps
     cargo deny check
+    cargo check --manifest-path fuzz/Cargo.toml
 
 # All tests that need no GPU, no network and no more than minutes.
 test:
-    cargo test --workspace
+    cargo test --release
 
 # Tests that need a GPU.
 gpu-test:
     cargo test --release -p party-node --all-features -- --ignored cuda
+
+# The library in under sixty lines each.
+examples:
+    cargo run --release -p party-node --features test-world --example mul
+    cargo run --release -p party-node --features test-world --example logistic
+    cargo run --release -p party-node --features test-world --example mlp
 
 # The reference workloads, one JSON line per measurement.
 bench:
@@ -21,6 +28,11 @@ bench:
     cargo run --release --bin mpc-launch -- bench w2 --output json
     cargo run --release --bin mpc-launch -- bench w4 --output json
     cargo run --release --bin mpc-launch -- bench w5 --output json
+
+# Searches for input that breaks a parser: `just fuzz csv 60`. Needs cargo-fuzz and a nightly toolchain.
+fuzz target seconds:
+    mkdir -p fuzz/corpus/{{target}}
+    cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}} -- -max_total_time={{seconds}}
 
 # Trains on real medical data with four devices per party.
 demo:
