@@ -57,7 +57,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     folder.write("report.json", &report.json())
 }
 
-/// Trains the plaintext twin, for a short while if it is a long job; remarks when activations would leave the range that comparisons look at.
+/// Trains the plaintext twin, for a short while if it is a long job; remarks when activations would leave the range
+/// that comparisons look at.
 fn shadow(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<String>) -> Outcome {
     let plain = plain::run_until(&training.model, &training.train, data, Some(Instant::now() + SHADOW_TIME));
     let limit = plain::activation_limit(&spec.protocol);

@@ -1,5 +1,6 @@
 //! Layers, origins, and what is refused.
 
+use proptest::prelude::*;
 use shared::model::Schedule;
 
 use super::*;
@@ -125,4 +126,31 @@ fn the_sample_job_file_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/job.toml").into();
     let job = load(&RunArgs { config: Some(path), ..RunArgs::default() }, env(&[])).unwrap().job;
     assert_eq!(job, JobFile::default(), "the sample shows the defaults");
+}
+
+/// Loads a job file of this text; the body of the fuzz target `job_file`.
+fn from_file(text: &[u8]) -> Result<Settings, SettingsError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    load(&RunArgs { config: Some(file.path().to_owned()), ..RunArgs::default() }, env(&[]))
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_give_settings_in_range_or_an_error(bytes: Vec<u8>) {
+        if let Ok(settings) = from_file(&bytes) {
+            prop_assert_eq!(settings.job.check(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_gives_settings_in_range_or_an_error(line in 0_usize..48, damage in "[]\\[{}=\"a-z0-9.e-]{0,12}", at in 0_usize..20) {
+        let mut lines: Vec<String> = include_str!("../../../examples/job.toml").lines().map(str::to_owned).collect();
+        let line = line % lines.len();
+        let at = at.min(lines[line].len());
+        lines[line].replace_range(at.., &damage);
+        if let Ok(settings) = from_file(lines.join("\n").as_bytes()) {
+            prop_assert_eq!(settings.job.check(), Ok(()));
+        }
+    }
 }
