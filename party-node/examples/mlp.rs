@@ -1,5 +1,4 @@
-//! A network with a hidden layer, trained as a job is: lanes of three parties from setup to opened accuracy. The model
-//! stays in shares.
+//! A network with a hidden layer, trained as a job is, to the opened accuracy; the model stays in shares.
 //!
 //! `cargo run --release -p party-node --features test-world --example mlp`
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
@@ -24,9 +23,9 @@ fn main() -> Result<(), LaneError> {
     let train = TrainSpec { epochs: 25, batch: 32, lr: 0.5, momentum: 0.9, ..TrainSpec::default() };
     let (train_rows, test_rows, data_digest, calibration_steps) = (ROWS, ROWS, [0; 32], 0);
     let work = Training { model, train, train_rows, test_rows, data_digest, max_steps: None, calibration_steps };
-    let (work, protocol, reveal) = (Work::Train(work), ProtocolSpec::default(), vec![Reveal::TestAccuracy]);
-    let version = PROTOCOL_VERSION.into();
-    let job = Arc::new(JobSpec { version, lanes: 1, threads: 1, protocol, work, reveal, peer_timeout_seconds: 10 });
+    let (work, reveal, protocol) = (Work::Train(work), vec![Reveal::TestAccuracy], ProtocolSpec::default());
+    let (version, lanes, threads) = (PROTOCOL_VERSION.into(), 1, 1);
+    let job = Arc::new(JobSpec { version, lanes, threads, protocol, work, reveal, peer_timeout_seconds: 10 });
 
     // Points of a grid, inside or outside a circle: no line separates them.
     let point = |i: usize| [(i % 16) as f64 / 8.0 - 0.94, (i / 16) as f64 / 8.0 - 0.94];
@@ -38,24 +37,15 @@ fn main() -> Result<(), LaneError> {
     let threads: Vec<_> = parties
         .map(|((transport, keys), (x, y))| {
             let data = PartyData { train_x: x.clone(), train_y: y.clone(), test_x: x, test_y: y };
-            let setup = LaneSetup {
-                job: job.clone(),
-                lane: Lane(0),
-                transport: Box::new(transport),
-                keys,
-                device: Arc::new(CpuDevice::new(1)),
-                collective: Box::new(host(1).remove(0)),
-                data: Some(Arc::new(data)),
-                counters: Arc::default(),
-                stop: Arc::default(),
-                progress: Box::new(|_, _| ()),
-            };
+            let (job, lane, counters, stop) = (job.clone(), Lane(0), Arc::default(), Arc::default());
+            let (transport, device) = (Box::new(transport), Arc::new(CpuDevice::new(1)));
+            let (collective, data, progress) = (Box::new(host(1).remove(0)), Some(Arc::new(data)), Box::new(|_, _| ()));
+            let setup = LaneSetup { job, lane, transport, keys, device, collective, data, counters, stop, progress };
             std::thread::spawn(move || run_lane(setup))
         })
         .collect();
     for (party, thread) in threads.into_iter().enumerate() {
         let LaneOutcome { opened, parameters, .. } = thread.join().expect("no lane panics")?;
-        let parameters = parameters.expect("lane 0 keeps the model");
         println!("P{party} opened {opened:?} and keeps {parameters:?}");
         assert!(opened[0].1 > 0.9, "{opened:?}");
     }

@@ -178,7 +178,7 @@ fn linear_regression(table: &Table, train: &TrainSpec) -> Vec<f64> {
     let (mut w, mut buffer) = ([0.0; 4], [0.0; 4]);
     for epoch in 0..train.epochs {
         for batch in train.batches(epoch, table.rows) {
-            let mut gradient = vec![0.0; 4];
+            let mut gradient = [0.0; 4];
             for &row in &batch {
                 let x = &table.x[row * 3..row * 3 + 3];
                 let error = x.iter().zip(&w).map(|(x, w)| x * w).sum::<f64>() + w[3] - table.y[row];
