@@ -28,6 +28,17 @@ fn main() {
     let tuning = tuning_from_environment();
     say(&format!("{tuning:?}"));
 
+    if only("sessions") {
+        let sessions = (0..20).map(|_| {
+            let start = Instant::now();
+            on_lane(&tuning, |_| Ok(()));
+            start.elapsed()
+        });
+        say(&format!(
+            "three keys, ports and parties, session and goodbye: {}",
+            Spread::of(sessions.collect()).in_milliseconds()
+        ));
+    }
     if only("rounds") {
         for bytes in [64, 2048, 65_536] {
             let report = Spread::of(ring_rounds(&tuning, bytes, 20_000 / scale));
@@ -48,15 +59,11 @@ fn main() {
         for (what, ours, bare, bytes) in
             [("8 MiB each way", ours.0, bare.0, 2 * EXCHANGE_BYTES), ("64 MiB one way", ours.1, bare.1, ONE_WAY_BYTES)]
         {
-            let rate = |spread: &Spread| bytes as f64 / spread.median.as_secs_f64() / 1e9;
-            say(&format!(
-                "{what}: lane {} ({:.2} GB/s), bare quinn {} ({:.2} GB/s), ratio {:.2}",
-                ours.in_milliseconds(),
-                rate(&ours),
-                bare.in_milliseconds(),
-                rate(&bare),
-                bare.median.as_secs_f64() / ours.median.as_secs_f64()
-            ));
+            // Means: of two exchanges in a row the first may wait for the second's sender.
+            let rate = |spread: &Spread| bytes as f64 / spread.mean.as_secs_f64() / 1e9;
+            say(&format!("{what}: lane {}, {:.2} GB/s", ours.in_milliseconds(), rate(&ours)));
+            say(&format!("{what}: bare quinn {}, {:.2} GB/s", bare.in_milliseconds(), rate(&bare)));
+            say(&format!("{what}: lane / bare quinn {:.2}", rate(&ours) / rate(&bare)));
         }
     }
 }
@@ -98,19 +105,17 @@ impl Spread {
     }
 
     fn in_microseconds(&self) -> String {
-        let us = |d: Duration| d.as_secs_f64() * 1e6;
-        format!(
-            "p50 {:.1} us (p5 {:.1}, p99 {:.1}) mean {:.1}",
-            us(self.median),
-            us(self.low),
-            us(self.high),
-            us(self.mean)
-        )
+        self.scaled(1e6, "us")
     }
 
     fn in_milliseconds(&self) -> String {
-        let ms = |d: Duration| d.as_secs_f64() * 1e3;
-        format!("p50 {:.2} ms (p5 {:.2}, p99 {:.2})", ms(self.median), ms(self.low), ms(self.high))
+        self.scaled(1e3, "ms")
+    }
+
+    fn scaled(&self, units_per_second: f64, unit: &str) -> String {
+        let [median, low, high, mean] =
+            [self.median, self.low, self.high, self.mean].map(|time| time.as_secs_f64() * units_per_second);
+        format!("p50 {median:.2} {unit} (p5 {low:.2}, p99 {high:.2}), mean {mean:.2}")
     }
 }
 
@@ -229,19 +234,19 @@ fn lane_bulk(tuning: &WireTuning, exchanges: usize, pushes: usize) -> Bulk {
     on_lane(tuning, |transport| {
         let me = transport.me();
         let Some(peer) = other_evaluator(me) else { return Ok(Bulk::default()) };
-        let exchanges = timed(exchanges, || {
-            transport.send(peer, vec![7; EXCHANGE_BYTES])?;
+        let exchanges = timed(exchanges, EXCHANGE_BYTES, |frame| {
+            transport.send(peer, frame)?;
             transport.recv(WAIT).map(|_| ())
         })?;
-        let pushes = timed(pushes, || {
+        let pushes = timed(pushes, if me < peer { ONE_WAY_BYTES } else { 1 }, |frame| {
             if me < peer {
-                transport.send(peer, vec![7; ONE_WAY_BYTES])?;
-                transport.recv(WAIT)?;
+                transport.send(peer, frame)?;
+                transport.recv(WAIT).map(|_| ())
             } else {
                 transport.recv(WAIT)?;
-                transport.send(peer, vec![1])?;
+                transport.send(peer, frame)?;
+                transport.flush()
             }
-            Ok(())
         })?;
         Ok(Bulk { exchanges, pushes, ..Bulk::default() })
     })
@@ -254,21 +259,21 @@ fn other_evaluator(me: PartyId) -> Option<PartyId> {
 
 /// Times rounds a hundred at a time and gives the mean of each batch: a single round may find its message waiting.
 fn timed_in_batches<E>(rounds: usize, mut round: impl FnMut() -> Result<(), E>) -> Result<Vec<Duration>, E> {
-    let times = timed(rounds / BATCH, || (0..BATCH).try_for_each(|_| round()))?;
+    let times = timed(rounds / BATCH, 0, |_| (0..BATCH).try_for_each(|_| round()))?;
     Ok(times.into_iter().map(|time| time.div_f64(BATCH as f64)).collect())
 }
 
-/// Times every round after the first tenth.
-fn timed<E>(rounds: usize, mut round: impl FnMut() -> Result<(), E>) -> Result<Vec<Duration>, E> {
+/// Times every round after the first tenth; what a round sends is made before the clock starts.
+fn timed<E>(rounds: usize, bytes: usize, mut round: impl FnMut(Vec<u8>) -> Result<(), E>) -> Result<Vec<Duration>, E> {
+    let mut once = || {
+        let frame = vec![7; bytes];
+        let start = Instant::now();
+        round(frame).map(|()| start.elapsed())
+    };
     for _ in 0..rounds / 10 + 1 {
-        round()?;
+        once()?;
     }
-    (0..rounds)
-        .map(|_| {
-            let start = Instant::now();
-            round().map(|()| start.elapsed())
-        })
-        .collect()
+    (0..rounds).map(|_| once()).collect()
 }
 
 /// The same two exchanges with nothing between the benchmark and quinn: raw bytes of known length on one stream.

@@ -92,7 +92,9 @@ fn gemm_equals_the_reference(device: &dyn Compute) {
             check_gemm(device, shape, forms, words);
         }
     }
-    for shape in [[43, 784, 128], [128, 784, 20], [784, 43, 32], [70, 2100, 9], [8, 20, 2100], [300, 300, 50]] {
+    for shape in
+        [[43, 784, 128], [128, 784, 20], [784, 43, 32], [70, 2100, 9], [8, 20, 2100], [300, 300, 50], [150, 130, 120]]
+    {
         check_gemm(device, shape, [FORMS[1], FORMS[2]], words);
     }
 }

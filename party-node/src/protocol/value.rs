@@ -130,7 +130,7 @@ impl TileShare {
 
     /// Joins pieces end to end.
     pub fn concat(pieces: &[&TileShare]) -> Self {
-        let join = |part: fn(&TileShare) -> &[u64]| pieces.iter().flat_map(|p| part(p)).copied().collect();
+        let join = |part: fn(&TileShare) -> &[u64]| pieces.iter().map(|p| part(p)).collect::<Vec<_>>().concat();
         Self { u: join(|p| &p.u), v: join(|p| &p.v) }
     }
 

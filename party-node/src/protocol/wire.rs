@@ -23,6 +23,9 @@ pub const MESSAGE_HEADER_BYTES: usize = 12;
 /// A frame leaves early once it is this long, so that peers can start on it.
 const FRAME_EAGER_BYTES: usize = 1 << 17;
 
+/// Most bytes that are set aside for a frame before it is written.
+const FRAME_RESERVE_MAX: usize = 1 << 21;
+
 /// A message as it arrived: a piece of its frame, so that it is copied once, to where it is used.
 pub(super) struct Message {
     pub(super) depth: u32,
@@ -87,8 +90,11 @@ impl Wire {
         }
         meter.within(Phase::OpenSend, || {
             for to in PartyId::ALL {
-                let frame = std::mem::take(&mut self.outgoing[to.index()]);
-                if !frame.is_empty() {
+                let outgoing = &mut self.outgoing[to.index()];
+                if !outgoing.is_empty() {
+                    // The next frame is likely to be as long; growing it by doubling would copy it again and again.
+                    let next = Vec::with_capacity(outgoing.len().min(FRAME_RESERVE_MAX));
+                    let frame = std::mem::replace(outgoing, next);
                     meter.sent(to, frame.len());
                     self.transport.send(to, frame)?;
                 }

@@ -32,6 +32,7 @@ use crate::train;
 pub fn run() -> ExitCode {
     logs::start();
     process::harden();
+    process::keep_memory();
     panics::keep_quiet();
     let reports = Reports::new(io::stdout());
     let commands = Commands::listen(io::stdin(), || std::process::exit(1));

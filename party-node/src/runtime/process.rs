@@ -17,6 +17,18 @@ pub(super) fn harden() {
     }
 }
 
+/// Keeps freed memory in the process: tensors of the same sizes come and go every step, and fetching their pages from
+/// the system anew each time costs more than some of the arithmetic.
+#[allow(unsafe_code, reason = "the standard library has no call for the allocator's limits")]
+pub(super) fn keep_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: mallopt takes plain integers and is called before any lane starts.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+    }
+}
+
 /// Peak resident memory of this process in bytes; 0 where the system does not say.
 pub(super) fn peak_rss_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -41,7 +41,10 @@ pub(super) fn evaluate(
             (Reveal::TestLoss, Loss::MeanSquared) => squared_error(party, &scores, targets, rows)?,
             _ => continue,
         };
-        opened.push((reveal, open_metric(party, &metric)?));
+        let value = open_metric(party, &metric)?;
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
+        let value = if reveal == Reveal::TestAccuracy { value / rows as f64 } else { value };
+        opened.push((reveal, value));
     }
     Ok(opened)
 }
@@ -87,7 +90,7 @@ fn sum(x: &TileShare) -> TileShare {
     x.map(|x| vec![x.iter().copied().fold(0, u64::wrapping_add)])
 }
 
-/// The share of rows on the right side of zero. Divided by the public number of rows, so that it opens as a ratio.
+/// How many rows lie on the right side of zero. Opening this number says what opening the ratio would.
 fn binary_hits(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
     let one = party.fixed().constant(1.0);
     let hits = party.run_rows(scores.len(), 1, |tile, range| async move {
@@ -99,10 +102,10 @@ fn binary_hits(party: &Party, scores: &Share, targets: &Share) -> Result<Share, 
         let hits = chosen.minus(&targets).plus_public(&tile, one);
         Ok(tile.leave(sum(&hits)))
     })?;
-    ratio(party, &total(&hits), scores.len())
+    Ok(total(&hits))
 }
 
-/// The share of rows whose largest score is that of their class.
+/// How many rows have their largest score at their class.
 fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Result<Share, ProtocolError> {
     let rows = scores.len() / cols;
     let hits = party.run_rows(rows, cols * cols, |tile, range| async move {
@@ -115,12 +118,11 @@ fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Re
         let hits = inject_sum(&tile, &terms, scores.len() / cols).await?;
         Ok(tile.leave(sum(&hits)))
     })?;
-    ratio(party, &total(&hits), rows)
+    Ok(total(&hits))
 }
 
-/// A sum divided by a public count, rounded down exactly: what is opened then is the ratio and nothing else.
-fn ratio(party: &Party, sum: &Share, count: usize) -> Result<Share, ProtocolError> {
-    // Half a unit of the count's reciprocal goes on top, so that rounding down cannot drop a whole unit.
+/// A sum divided by a public count, rounded down exactly.
+fn mean(party: &Party, sum: &Share, count: usize) -> Result<Share, ProtocolError> {
     const SHIFT: u32 = 30;
     #[allow(
         clippy::cast_precision_loss,
@@ -144,7 +146,7 @@ fn squared_error(party: &Party, scores: &Share, targets: &Share, rows: usize) ->
         let sum = squares.addends().iter().copied().fold(0, u64::wrapping_add);
         Ok(tile.leave(trunc(&tile, DoubledPartial(vec![sum]), fraction + 1).await?))
     })?;
-    ratio(party, &total(&sums), rows)
+    mean(party, &total(&sums), rows)
 }
 
 /// Area under the ROC curve.

@@ -263,7 +263,11 @@ fn gradient(
 
 /// Rows of a shared matrix.
 fn gather(share: &Share, rows: &[usize], width: usize) -> Share {
-    let pick = |words: &[u64]| rows.iter().flat_map(|&row| &words[row * width..(row + 1) * width]).copied().collect();
+    let pick = |words: &[u64]| {
+        let mut picked = Vec::with_capacity(rows.len() * width);
+        rows.iter().for_each(|&row| picked.extend_from_slice(&words[row * width..(row + 1) * width]));
+        picked
+    };
     Share { first: pick(&share.first), second: pick(&share.second) }
 }
 

@@ -67,8 +67,8 @@ impl Optimiser {
             Ok((tile.leave(weights), momentum.map(|momentum| tile.leave(momentum))))
         })?;
         self.last_lr = lr;
-        let mut updated = Share::default();
-        let mut new_momentum = Share::default();
+        let mut updated = with_capacity(weights.len());
+        let mut new_momentum = with_capacity(momentum.map_or(0, Share::len));
         for (weights, momentum) in pieces {
             append(&mut updated, weights);
             append(&mut new_momentum, momentum.unwrap_or_default());
@@ -76,6 +76,11 @@ impl Optimiser {
         self.momentum = self.momentum.is_some().then_some(new_momentum);
         Ok(updated)
     }
+}
+
+/// An empty share with room for `len` elements.
+fn with_capacity(len: usize) -> Share {
+    Share { first: Vec::with_capacity(len), second: Vec::with_capacity(len) }
 }
 
 /// Adds a piece at the end of a share.
@@ -100,36 +105,52 @@ impl Piece {
         last_lr: f64,
         batch: usize,
     ) -> Result<(TileShare, Option<TileShare>), ProtocolError> {
-        let n = self.gradient.len();
+        let Piece { gradient, weights, momentum } = self;
+        let n = gradient.len();
         #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 samples")]
         let batch = batch as f64;
         let (gradient, per_sample) = match spec.clip {
-            None => (self.gradient, 1.0 / batch),
-            Some(limit) => (clipped(tile, self.gradient, batch, limit).await?, 1.0),
+            None => (gradient, 1.0 / batch),
+            Some(limit) => (clipped(tile, gradient, batch, limit).await?, 1.0),
         };
-        let (mu, carried) = (spec.momentum, if self.momentum.is_some() { spec.momentum * lr / last_lr } else { 0.0 });
+        let (mu, carried) = (spec.momentum, if momentum.is_some() { spec.momentum * lr / last_lr } else { 0.0 });
         // Of the gradient, the weights, and the momentum: first for the new momentum, then for Nesterov's step.
         let once = [lr * per_sample, lr * spec.weight_decay, carried];
         let nesterov = [once[0] * (1.0 + mu), once[1] * (1.0 + mu), mu * carried];
-        let looks_ahead = spec.nesterov && self.momentum.is_some();
+        let looks_ahead = spec.nesterov && momentum.is_some();
         let rates = Rates::new(&[&once[..], if looks_ahead { &nesterov[..] } else { &[] }].concat());
         let fraction = tile.party().fixed().bits();
-        let mut sum = DoubledPartial(vec![]);
-        for rates in rates.integers.chunks(3) {
-            let mut one = gradient.clone().times(rates[0]);
-            if rates[1] != 0 {
-                one = one.plus(&DoubledPartial::from_share(tile, &self.weights, rates[1] << fraction));
-            }
-            if let (Some(momentum), true) = (&self.momentum, rates[2] != 0) {
-                one = one.plus(&DoubledPartial::from_share(tile, momentum, rates[2] << fraction));
-            }
-            sum.0.extend(one.0);
+        let shift = fraction + 1 + rates.shift;
+        let combined = |gradient, rates: &[u64]| combined(tile, gradient, &weights, momentum.as_ref(), rates);
+        if !looks_ahead {
+            let step = trunc(tile, combined(gradient, &rates.integers), shift).await?;
+            let new_momentum = momentum.is_some().then(|| step.clone());
+            return Ok((weights.minus(&step), new_momentum));
         }
-        let steps = trunc(tile, sum, fraction + 1 + rates.shift).await?;
-        let momentum = self.momentum.is_some().then(|| steps.slice(0..n));
-        let step = if looks_ahead { steps.slice(n..2 * n) } else { steps.slice(0..n) };
-        Ok((self.weights.minus(&step), momentum))
+        let (once, nesterov) = rates.integers.split_at(3);
+        let mut sums = combined(gradient.clone(), once);
+        sums.0.extend(combined(gradient, nesterov).0);
+        let steps = trunc(tile, sums, shift).await?;
+        Ok((weights.minus(&steps.slice(n..2 * n)), Some(steps.slice(0..n))))
     }
+}
+
+/// The gradient, the weights and the momentum, each times its rate.
+fn combined(
+    tile: &Tile<'_>,
+    gradient: DoubledPartial,
+    weights: &TileShare,
+    momentum: Option<&TileShare>,
+    rates: &[u64],
+) -> DoubledPartial {
+    let fraction = tile.party().fixed().bits();
+    let mut sum = gradient.times(rates[0]);
+    for (share, rate) in [(Some(weights), rates[1]), (momentum, rates[2])] {
+        if let (Some(share), true) = (share, rate != 0) {
+            sum = sum.plus(&DoubledPartial::from_share(tile, share, rate << fraction));
+        }
+    }
+    sum
 }
 
 /// The averaged gradient, limited to `+-limit`, again as a doubled partial.

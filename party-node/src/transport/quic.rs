@@ -37,8 +37,10 @@ const CLOSE_MAX: Duration = Duration::from_secs(30);
 const INLINE_BYTES_MAX: usize = 4096;
 /// What one turn of the network certainly sends; the rest of a bulk transfer goes on in the background.
 const ONE_TURN_BYTES: usize = 64 << 10;
-/// Time given to a last packet that explains why a connection ends.
+/// Time given to a last packet that explains why a connection ends, and to repeating it if the first one got lost.
 const LAST_WORD_MAX: Duration = Duration::from_millis(50);
+/// The same where packets do not get lost.
+const LAST_WORD_ON_LOOPBACK_MAX: Duration = Duration::from_millis(1);
 
 /// A bound UDP port for one lane, before anybody is connected: its address can be told to the peers.
 #[derive(Debug)]
@@ -148,7 +150,7 @@ impl QuicTransport {
             let rendezvous = Rendezvous { me, identity, roster, session, opened: RefCell::default() };
             let met = rendezvous.meet(&endpoint).await;
             if let Err(e) = &met {
-                last_word(&endpoint, closing::REFUSED, e.to_string().as_bytes()).await;
+                last_word(&endpoint, closing::REFUSED, e.to_string().as_bytes(), LAST_WORD_MAX).await;
             }
             // From here on nobody may join.
             endpoint.set_server_config(None);
@@ -187,12 +189,18 @@ impl QuicTransport {
         });
     }
 
+    fn last_word_max(&self) -> Duration {
+        let on_loopback = |(_, connection): &(PartyId, Connection)| connection.remote_address().ip().is_loopback();
+        let all_on_loopback = self.meter.connections.iter().all(on_loopback);
+        if all_on_loopback { LAST_WORD_ON_LOOPBACK_MAX } else { LAST_WORD_MAX }
+    }
+
     /// Ends both connections at once, with a word why.
     fn abort(&mut self) {
         self.closed = true;
-        let endpoint = &self.endpoint;
+        let (endpoint, within) = (&self.endpoint, self.last_word_max());
         self.driver.run(async {
-            last_word(endpoint, closing::ABORTED, b"").await;
+            last_word(endpoint, closing::ABORTED, b"", within).await;
         });
     }
 }
@@ -272,12 +280,13 @@ impl Transport for QuicTransport {
             self.mailbox().put_goodbye(peer, goodbye);
         }
         let (mailbox, me, endpoint) = (&self.meter.mailbox, self.me, &self.endpoint);
+        let within = self.last_word_max();
         let parted = self.driver.run(async {
             mailbox.release(me);
             let parted = timeout(CLOSE_MAX, async { tokio::try_join!(mailbox.parted(next), mailbox.parted(prev)) });
             let parted = parted.await;
             if let Ok(Ok(_)) = parted {
-                last_word(endpoint, closing::DONE, b"").await;
+                last_word(endpoint, closing::DONE, b"", within).await;
             }
             parted
         });
@@ -309,9 +318,9 @@ fn nothing_came(me: PartyId, after: Duration) -> TransportError {
 }
 
 /// Closes all connections and lets the packets that say so leave.
-async fn last_word(endpoint: &Endpoint, code: VarInt, reason: &[u8]) {
+async fn last_word(endpoint: &Endpoint, code: VarInt, reason: &[u8], within: Duration) {
     endpoint.close(code, reason);
-    let _ = timeout(LAST_WORD_MAX, endpoint.wait_idle()).await;
+    let _ = timeout(within, endpoint.wait_idle()).await;
 }
 
 fn spawn_tasks(mailbox: &Arc<Mailbox>, link: Link) -> FrameEncoder {

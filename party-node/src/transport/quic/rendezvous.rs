@@ -154,7 +154,7 @@ impl Rendezvous<'_> {
     async fn greet_accepted(&self, peer: PartyId, mut inbox: Inbox, ours: &Hello) -> Result<(Link, Hello), Obstacle> {
         loop {
             let connection = self.in_time(peer, "be dialled by it", inbox.recv()).await?;
-            let connection = connection.expect("the accept loop outlives the greeting")?;
+            let connection = connection.ok_or_else(|| failed(peer, "our own socket was lost".into()))??;
             self.opened.borrow_mut().push(connection.clone());
             let (send, recv) = match self.in_time(peer, "hear its hello", connection.accept_bi()).await? {
                 Ok(streams) => streams,

@@ -176,6 +176,23 @@ fn a_stranger_is_turned_away_and_disturbs_nobody() {
 }
 
 #[test]
+fn a_second_incarnation_of_a_party_cannot_join_a_running_session() {
+    let parties = Parties::new();
+    let (identity, roster) = (parties.identities[0].clone(), parties.roster.clone());
+    let met = parties.meet(|_, _, _, _| {}).map(|party| party.unwrap().0);
+    let mut session = session();
+    impatient(&mut session);
+    let second = QuicTransport::connect(QuicListener::bind(LOOPBACK).unwrap(), P0, &identity, &roster, &session);
+    assert!(second.is_err());
+    each(met, |mut transport| {
+        let me = transport.me();
+        transport.send(me.next(), vec![1]).unwrap();
+        assert_eq!(transport.recv(WAIT).unwrap(), (me.prev(), vec![1]));
+        transport.close().unwrap();
+    });
+}
+
+#[test]
 fn a_party_that_never_comes_is_named_at_the_deadline() {
     let mut parties = Parties::new();
     let mut session = session();
