@@ -25,6 +25,12 @@ impl Share {
         Self { first: vec![0; len], second: vec![0; len] }
     }
 
+    /// Pieces joined end to end.
+    pub fn concat(pieces: &[Self]) -> Self {
+        let join = |part: fn(&Self) -> &[u64]| pieces.iter().map(part).collect::<Vec<_>>().concat();
+        Self { first: join(|piece| &piece.first), second: join(|piece| &piece.second) }
+    }
+
     /// Elements shared.
     pub fn len(&self) -> usize {
         self.first.len()

@@ -1,4 +1,4 @@
-//! Many channels over one transport: the messages of all tiles that are ready leave in one frame per peer.
+//! Many channels over one transport: the messages of all tiles that are ready leave together.
 //!
 //! A frame is its number (4 bytes) and a sequence of messages: channel (4 bytes), depth (4), length (4), payload;
 //! little-endian. Within a channel and sender, messages stay in order. Depth counts the longest chain of dependent
@@ -22,9 +22,10 @@ pub const FRAME_HEADER_BYTES: usize = 4;
 pub const MESSAGE_HEADER_BYTES: usize = 12;
 /// A frame leaves early once it is this long, so that peers can start on it.
 const FRAME_EAGER_BYTES: usize = 1 << 17;
-
-/// Most bytes that are set aside for a frame before it is written.
-const FRAME_RESERVE_MAX: usize = 1 << 21;
+/// What a frame is given room for when it must hold more than a short message: one that grows is copied each time.
+const FRAME_BYTES: usize = 3 << 17;
+/// A message of this length or less is short.
+const MESSAGE_SHORT_BYTES: usize = 1 << 12;
 
 /// A message as it arrived: a piece of its frame, so that it is copied once, to where it is used.
 pub(super) struct Message {
@@ -41,6 +42,8 @@ impl Message {
 
 pub(super) struct Wire {
     transport: Box<dyn Transport>,
+    /// Frames that are full, in the order in which they leave.
+    full: Vec<(PartyId, Vec<u8>)>,
     outgoing: [Vec<u8>; 3],
     sent_frames: [u32; 3],
     received_frames: [u32; 3],
@@ -53,6 +56,7 @@ impl Wire {
     pub(super) fn new(transport: Box<dyn Transport>, timeout: Duration) -> Self {
         Self {
             transport,
+            full: Vec::new(),
             outgoing: Default::default(),
             sent_frames: [0; 3],
             received_frames: [0; 3],
@@ -62,11 +66,17 @@ impl Wire {
         }
     }
 
-    /// Appends a message to the frame that leaves with the next flush.
+    /// Appends a message to the frames that leave with the next flush.
     pub(super) fn queue(&mut self, to: PartyId, channel: u32, depth: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("tiles are far smaller than 4 GiB");
         let frame = &mut self.outgoing[to.index()];
-        frame.reserve(FRAME_HEADER_BYTES + MESSAGE_HEADER_BYTES + payload.len());
+        let needed = MESSAGE_HEADER_BYTES + payload.len();
+        if !frame.is_empty() && frame.len() + needed > FRAME_BYTES {
+            self.full.push((to, std::mem::take(frame)));
+        }
+        if payload.len() > MESSAGE_SHORT_BYTES {
+            frame.reserve((FRAME_HEADER_BYTES + needed).max(FRAME_BYTES.saturating_sub(frame.len())));
+        }
         if frame.is_empty() {
             let number = &mut self.sent_frames[to.index()];
             frame.extend_from_slice(&number.to_le_bytes());
@@ -80,24 +90,24 @@ impl Wire {
 
     /// Whether enough is queued to be worth sending before all tiles have run.
     pub(super) fn is_eager(&self) -> bool {
-        self.outgoing.iter().any(|frame| frame.len() >= FRAME_EAGER_BYTES)
+        !self.full.is_empty() || self.outgoing.iter().any(|frame| frame.len() >= FRAME_EAGER_BYTES)
     }
 
-    /// Sends what is queued: one frame per peer.
+    /// Sends what is queued: one frame per peer, more if they are long.
     pub(super) fn flush(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
-        if self.outgoing.iter().all(Vec::is_empty) {
+        for to in PartyId::ALL {
+            let frame = std::mem::take(&mut self.outgoing[to.index()]);
+            if !frame.is_empty() {
+                self.full.push((to, frame));
+            }
+        }
+        if self.full.is_empty() {
             return Ok(());
         }
         meter.within(Phase::OpenSend, || {
-            for to in PartyId::ALL {
-                let outgoing = &mut self.outgoing[to.index()];
-                if !outgoing.is_empty() {
-                    // The next frame is likely to be as long; growing it by doubling would copy it again and again.
-                    let next = Vec::with_capacity(outgoing.len().min(FRAME_RESERVE_MAX));
-                    let frame = std::mem::replace(outgoing, next);
-                    meter.sent(to, frame.len());
-                    self.transport.send(to, frame)?;
-                }
+            for (to, frame) in self.full.drain(..) {
+                meter.sent(to, frame.len());
+                self.transport.send(to, frame)?;
             }
             Ok(())
         })

@@ -10,7 +10,6 @@ use shared::share::Share;
 
 use super::LaneOutcome;
 use super::lane::difference;
-use super::optimiser::append;
 use crate::collective::shard_range;
 use crate::meter::Phase;
 use crate::ops::{maximum, relu, sigmoid, softmax};
@@ -90,9 +89,7 @@ impl Inputs {
             let x = tile.enter(&self.x, range.start * group * width..range.end * group * width);
             Ok(tile.leave(self.on_tile(&tile, x, range.len()).await?))
         })?;
-        let mut result = Share::default();
-        pieces.into_iter().for_each(|piece| append(&mut result, piece));
-        Ok(result)
+        Ok(Share::concat(&pieces))
     }
 
     async fn on_tile(&self, tile: &Tile<'_>, x: TileShare, rows: usize) -> Result<TileShare, ProtocolError> {

@@ -5,7 +5,6 @@ use shared::model::{Loss, Model};
 use shared::share::Share;
 
 use super::PartyData;
-use super::optimiser::append;
 use crate::layers::Network;
 use crate::ops::{argmax, divide};
 use crate::protocol::{
@@ -67,17 +66,16 @@ where
 /// Raw scores of all rows, in shares.
 fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usize) -> Result<Share, ProtocolError> {
     let (inputs, network) = (model.inputs, Network::new(model, parameters));
-    let mut scores = Share::default();
+    let mut scores = Vec::new();
     for start in (0..rows).step_by(ROWS_AT_ONCE) {
         let count = ROWS_AT_ONCE.min(rows - start);
-        let pieces = party.run_in(&split_in_three(count), |tile, rows| async move {
+        scores.extend(party.run_in(&split_in_three(count), |tile, rows| async move {
             let x = tile.enter(x, (start + rows.start) * inputs..(start + rows.end) * inputs);
             let (scores, _) = network.forward(&tile, x, rows.len()).await?;
             Ok(tile.leave(scores))
-        })?;
-        pieces.into_iter().for_each(|piece| append(&mut scores, piece));
+        })?);
     }
-    Ok(scores)
+    Ok(Share::concat(&scores))
 }
 
 /// Adds up shares of one element.

@@ -64,29 +64,15 @@ impl Optimiser {
                 momentum: momentum.map(|momentum| tile.enter(momentum, range)),
             };
             let (weights, momentum) = piece.update(&tile, spec, lr, last_lr, batch).await?;
-            Ok((tile.leave(weights), momentum.map(|momentum| tile.leave(momentum))))
+            Ok((tile.leave(weights), momentum.map_or_else(Share::default, |momentum| tile.leave(momentum))))
         })?;
         self.last_lr = lr;
-        let mut updated = with_capacity(weights.len());
-        let mut new_momentum = with_capacity(momentum.map_or(0, Share::len));
-        for (weights, momentum) in pieces {
-            append(&mut updated, weights);
-            append(&mut new_momentum, momentum.unwrap_or_default());
+        let (updated, momentum): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+        if self.momentum.is_some() {
+            self.momentum = Some(Share::concat(&momentum));
         }
-        self.momentum = self.momentum.is_some().then_some(new_momentum);
-        Ok(updated)
+        Ok(Share::concat(&updated))
     }
-}
-
-/// An empty share with room for `len` elements.
-fn with_capacity(len: usize) -> Share {
-    Share { first: Vec::with_capacity(len), second: Vec::with_capacity(len) }
-}
-
-/// Adds a piece at the end of a share.
-pub(super) fn append(share: &mut Share, piece: Share) {
-    share.first.extend(piece.first);
-    share.second.extend(piece.second);
 }
 
 /// What one tile updates.
