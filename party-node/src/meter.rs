@@ -3,9 +3,11 @@
 use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shared::ids::PartyId;
+use shared::job::Reveal;
+use shared::telemetry::WAIT_SECONDS_BUCKETS;
 
 /// What a lane is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,10 +77,36 @@ pub struct LaneCounters {
     pub allreduce_bytes: AtomicU64,
     /// Keystream bytes used.
     pub prg_bytes: AtomicU64,
-    /// Values opened under the reveal policy.
-    pub reveals: AtomicU64,
+    /// Values opened under the reveal policy, in the order of [`Reveal::ALL`].
+    pub reveals: [AtomicU64; Reveal::ALL.len()],
+    /// How long each wait for a peer took.
+    pub open_waits: Durations,
+    /// How long each exchange among the party's own lanes took.
+    pub allreduces: Durations,
     /// Samples per second of one lane alone, from the calibration, as the bits of a double; lane 0 sets it.
     pub baseline_rate_bits: AtomicU64,
+}
+
+/// How long something took, each time.
+#[derive(Default, Debug)]
+pub struct Durations {
+    /// Times at most as long as the bucket's bound, by bucket of [`WAIT_SECONDS_BUCKETS`].
+    pub buckets: [AtomicU64; WAIT_SECONDS_BUCKETS.len()],
+    /// Times in all.
+    pub number: AtomicU64,
+    /// Nanoseconds in all.
+    pub nanos: AtomicU64,
+}
+
+impl Durations {
+    fn add(&self, duration: Duration) {
+        let seconds = duration.as_secs_f64();
+        for (bucket, bound) in self.buckets.iter().zip(WAIT_SECONDS_BUCKETS) {
+            bucket.fetch_add(u64::from(seconds <= bound), Relaxed);
+        }
+        self.number.fetch_add(1, Relaxed);
+        self.nanos.fetch_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
 }
 
 /// A copy of the counters at one moment.
@@ -121,8 +149,14 @@ impl Meter {
     pub fn switch(&self, to: Phase) -> Phase {
         let now = Instant::now();
         let from = self.phase.replace(to);
-        let nanos = now.duration_since(self.since.replace(now)).as_nanos();
+        let duration = now.duration_since(self.since.replace(now));
+        let nanos = duration.as_nanos();
         self.counters.phase_nanos[from as usize].fetch_add(u64::try_from(nanos).unwrap_or(u64::MAX), Relaxed);
+        match from {
+            Phase::OpenWait => self.counters.open_waits.add(duration),
+            Phase::Allreduce => self.counters.allreduces.add(duration),
+            _ => {}
+        }
         from
     }
 
@@ -144,6 +178,11 @@ impl Meter {
         self.counters.received_bytes[from.index()].fetch_add(bytes as u64, Relaxed);
     }
 
+    /// Counts a value opened under the reveal policy.
+    pub fn revealed(&self, what: Reveal) {
+        self.counters.reveals[what as usize].fetch_add(1, Relaxed);
+    }
+
     /// The counters behind this meter.
     pub fn counters(&self) -> &LaneCounters {
         &self.counters
@@ -153,7 +192,6 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn phases_are_exclusive_and_sum_to_wall_time() {
@@ -170,5 +208,6 @@ mod tests {
         assert!((sum / wall - 1.0).abs() < 0.01, "{sum} of {wall}");
         assert!(snapshot.phase_seconds[Phase::Compute as usize] >= 0.019);
         assert!(snapshot.phase_seconds[Phase::OpenWait as usize] >= 0.019);
+        assert_eq!(counters.open_waits.number.load(Relaxed), 1);
     }
 }

@@ -131,6 +131,9 @@ pub enum Reveal {
 }
 
 impl Reveal {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Self; 4] = [Self::TestAccuracy, Self::TestAuroc, Self::TestLoss, Self::BenchError];
+
     /// Name in policies, reports and metrics.
     pub fn name(self) -> &'static str {
         match self {

@@ -42,6 +42,7 @@ pub enum Unit {
 const PARTY: &[&str] = &["job_id", "party"];
 const LANE: &[&str] = &["job_id", "party", "lane"];
 const PHASE: &[&str] = &["job_id", "party", "lane", "phase"];
+const REVEAL: &[&str] = &["job_id", "party", "lane", "what"];
 const PEER: &[&str] = &["job_id", "party", "lane", "peer"];
 
 const fn metric(
@@ -113,6 +114,22 @@ pub const ALLREDUCE_BYTES: Metric = metric(
     LANE,
     "Bytes exchanged among the party's own lanes.",
 );
+/// Time among lanes.
+pub const ALLREDUCE_DURATION: Metric = metric(
+    "mpc_allreduce_duration_seconds",
+    MetricKind::Histogram,
+    Unit::Seconds,
+    LANE,
+    "Wall time of one exchange among the party's own lanes, waiting for the slowest included.",
+);
+/// Time per wait.
+pub const OPEN_DURATION: Metric = metric(
+    "mpc_open_duration_seconds",
+    MetricKind::Histogram,
+    Unit::Seconds,
+    LANE,
+    "Wall time of one wait for masked words of a peer.",
+);
 /// Round trip.
 pub const PEER_RTT: Metric = metric(
     "mpc_peer_rtt_seconds",
@@ -153,8 +170,8 @@ pub const REVEALS: Metric = metric(
     "mpc_reveals_total",
     MetricKind::Counter,
     Unit::None,
-    LANE,
-    "Values opened, each of which the reveal policy names.",
+    REVEAL,
+    "Values opened, by their name in the reveal policy.",
 );
 /// One-lane speed.
 pub const BASELINE_SAMPLES_PER_SECOND: Metric = metric(
@@ -177,6 +194,8 @@ pub const ALL: &[Metric] = &[
     SENT_BYTES,
     RECEIVED_BYTES,
     ALLREDUCE_BYTES,
+    ALLREDUCE_DURATION,
+    OPEN_DURATION,
     PEER_RTT,
     LOST_PACKETS,
     PRG_BYTES,
@@ -185,6 +204,9 @@ pub const ALL: &[Metric] = &[
     REVEALS,
     BASELINE_SAMPLES_PER_SECOND,
 ];
+
+/// Upper bounds of the buckets of waits: on one host tens of microseconds, between sites tens of milliseconds.
+pub const WAIT_SECONDS_BUCKETS: [f64; 12] = [1e-5, 2.5e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1, 1.0, 10.0];
 
 /// Upper bounds of the buckets of step times: one step of a small model takes a millisecond, of a large one minutes.
 pub const STEP_SECONDS_BUCKETS: &[f64] =
@@ -210,7 +232,7 @@ mod tests {
 
     #[test]
     fn labels_are_those_that_dashboards_may_use() {
-        let bounded = ["job_id", "party", "lane", "phase", "peer", "gpus"];
+        let bounded = ["job_id", "party", "lane", "phase", "peer", "gpus", "what"];
         for metric in ALL.iter().filter(|metric| !metric.name.ends_with("_info")) {
             assert!(metric.labels.iter().all(|label| bounded.contains(label)), "{}", metric.name);
         }
@@ -219,5 +241,6 @@ mod tests {
     #[test]
     fn buckets_grow() {
         assert!(STEP_SECONDS_BUCKETS.windows(2).all(|pair| pair[0] < pair[1]));
+        assert!(WAIT_SECONDS_BUCKETS.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

@@ -7,10 +7,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric as Sample, MetricFamily, MetricType};
 use prometheus::{Encoder, TextEncoder};
 use shared::ids::PartyId;
-use shared::telemetry::{self, Metric, MetricKind, STEP_SECONDS_BUCKETS};
+use shared::job::Reveal;
+use shared::telemetry::{self, Metric, MetricKind, STEP_SECONDS_BUCKETS, WAIT_SECONDS_BUCKETS};
 use shared::wire::Setup;
 
-use crate::meter::{LaneCounters, Phase};
+use crate::meter::{Durations, LaneCounters, Phase};
 
 /// What a connection of a lane to a peer can tell about itself.
 pub(super) trait Link: Send + Sync {
@@ -100,7 +101,9 @@ impl Metrics {
             telemetry::ROUNDS => self.by_lane(metric, |lane| &lane.rounds),
             telemetry::ALLREDUCE_BYTES => self.by_lane(metric, |lane| &lane.allreduce_bytes),
             telemetry::PRG_BYTES => self.by_lane(metric, |lane| &lane.prg_bytes),
-            telemetry::REVEALS => self.by_lane(metric, |lane| &lane.reveals),
+            telemetry::REVEALS => self.by_reveal(metric),
+            telemetry::OPEN_DURATION => self.durations(metric, |lane| &lane.open_waits),
+            telemetry::ALLREDUCE_DURATION => self.durations(metric, |lane| &lane.allreduces),
             _ => Vec::new(),
         }
     }
@@ -145,6 +148,29 @@ impl Metrics {
             }
         }
         samples
+    }
+
+    fn by_reveal(&self, metric: &Metric) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (i, lane) in self.lanes.iter().enumerate() {
+            for (what, opened) in Reveal::ALL.iter().zip(&lane.reveals) {
+                samples.push(sample(metric, self.with(i, what.name()), count(opened.load(Relaxed))));
+            }
+        }
+        samples
+    }
+
+    fn durations(&self, metric: &Metric, of: impl Fn(&LaneCounters) -> &Durations) -> Vec<Sample> {
+        let lane = |(i, lane): (usize, &Arc<LaneCounters>)| {
+            let Durations { buckets, number, nanos } = of(lane);
+            let counts = buckets.iter().map(|bucket| bucket.load(Relaxed));
+            let seconds = count(nanos.load(Relaxed)) * 1e-9;
+            let mut sample = Sample::default();
+            sample.set_label(labels(metric, self.lane_labels(i)));
+            sample.set_histogram(histogram(counts.zip(WAIT_SECONDS_BUCKETS), number.load(Relaxed), seconds));
+            sample
+        };
+        self.lanes.iter().enumerate().map(lane).collect()
     }
 
     fn by_peer(&self, metric: &Metric, value: impl Fn(&LaneCounters, usize) -> f64) -> Vec<Sample> {
@@ -217,18 +243,24 @@ impl StepClock {
 
     fn histogram(&self) -> Histogram {
         let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = |(&count, &bound): (&u64, &f64)| {
-            let mut bucket = Bucket::default();
-            bucket.set_cumulative_count(count);
-            bucket.set_upper_bound(bound);
-            bucket
-        };
-        let mut histogram = Histogram::default();
-        histogram.set_bucket(times.buckets.iter().zip(STEP_SECONDS_BUCKETS).map(bucket).collect());
-        histogram.set_sample_count(times.number);
-        histogram.set_sample_sum(times.seconds);
-        histogram
+        let buckets = times.buckets.iter().copied().zip(STEP_SECONDS_BUCKETS.iter().copied());
+        histogram(buckets, times.number, times.seconds)
     }
+}
+
+/// A histogram of cumulative counts and upper bounds.
+fn histogram(buckets: impl Iterator<Item = (u64, f64)>, number: u64, seconds: f64) -> Histogram {
+    let bucket = |(count, bound)| {
+        let mut bucket = Bucket::default();
+        bucket.set_cumulative_count(count);
+        bucket.set_upper_bound(bound);
+        bucket
+    };
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(buckets.map(bucket).collect());
+    histogram.set_sample_count(number);
+    histogram.set_sample_sum(seconds);
+    histogram
 }
 
 fn sample(metric: &Metric, values: Vec<String>, value: f64) -> Sample {

@@ -38,6 +38,7 @@ pub(super) fn run(
     outcome.train_seconds = start.elapsed().as_secs_f64();
     outcome.during = difference(snapshot(party), before);
     if policy.contains(&Reveal::BenchError) && rank == 0 {
+        party.meter().revealed(Reveal::BenchError);
         let opened = open_share(party, &result)?;
         outcome.opened = vec![(Reveal::BenchError, inputs.largest_error(party, &opened))];
     }

@@ -41,7 +41,7 @@ pub(super) fn evaluate(
             (Reveal::TestLoss, Loss::MeanSquared) => squared_error(party, &scores, targets, rows)?,
             _ => continue,
         };
-        let value = open_metric(party, &metric)?;
+        let value = open_metric(party, reveal, &metric)?;
         #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
         let value = if reveal == Reveal::TestAccuracy { value / rows as f64 } else { value };
         opened.push((reveal, value));
@@ -50,8 +50,8 @@ pub(super) fn evaluate(
 }
 
 /// Opens one number to all parties, and counts it.
-fn open_metric(party: &Party, metric: &Share) -> Result<f64, ProtocolError> {
-    party.meter().counters().reveals.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+fn open_metric(party: &Party, what: Reveal, metric: &Share) -> Result<f64, ProtocolError> {
+    party.meter().revealed(what);
     let opened = on_one_tile(party, |tile| async move { open(&tile, &tile.enter(metric, 0..1)).await })?;
     Ok(party.fixed().decode(opened[0]))
 }

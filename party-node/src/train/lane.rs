@@ -150,6 +150,9 @@ impl LaneRun {
         let mut one_lane = 0.0;
         if self.collective.rank() == 0 {
             one_lane = self.time_steps(training, data, parameters, &batch, Team::Alone)?;
+            #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 samples")]
+            let rate = (batch.len() as f64 / one_lane).to_bits();
+            self.party.meter().counters().baseline_rate_bits.store(rate, Relaxed);
         }
         #[allow(clippy::cast_precision_loss, reason = "a handful of steps")]
         let one_lane_compute =
