@@ -13,7 +13,7 @@ use party_node::transport::memory_triangle;
 use party_node::world::World;
 use shared::fixed::FixedPoint;
 use shared::ids::{Lane, PartyId};
-use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Training, Work};
+use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Training, Truncation, Work};
 use shared::model::{Layer, Loss, Model, Schedule, TrainSpec};
 use shared::share::{Share, join};
 
@@ -61,9 +61,8 @@ fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reve
 
 /// Runs a job on all lanes of all parties; outcomes of lane 0, by party.
 fn run(job: &JobSpec, table: &Table) -> Vec<LaneOutcome> {
-    let world = World::new(11);
-    let encode =
-        |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| FixedPoint::DEFAULT.encode(v).unwrap()).collect() };
+    let (world, fixed) = (World::new(11), job.protocol.fraction_bits);
+    let encode = |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| fixed.encode(v).unwrap()).collect() };
     let (x, y) = (world.share(0, &encode(&table.x)), world.share(1, &encode(&table.y)));
     let job = Arc::new(job.clone());
     let mut transports: Vec<Vec<_>> = (0..job.lanes).map(|_| memory_triangle().into_iter().rev().collect()).collect();
@@ -103,9 +102,13 @@ fn run(job: &JobSpec, table: &Table) -> Vec<LaneOutcome> {
 }
 
 fn parameters(outcomes: &[LaneOutcome]) -> Vec<f64> {
+    parameters_in(FixedPoint::DEFAULT, outcomes)
+}
+
+fn parameters_in(fixed: FixedPoint, outcomes: &[LaneOutcome]) -> Vec<f64> {
     let shares: Vec<Share> = outcomes.iter().map(|o| o.parameters.clone().unwrap()).collect();
     let words = join(&shares.try_into().unwrap()).expect("the replicated copies agree");
-    words.into_iter().map(|w| FixedPoint::DEFAULT.decode(w)).collect()
+    words.into_iter().map(|w| fixed.decode(w)).collect()
 }
 
 fn largest_difference(one: &[f64], two: &[f64]) -> f64 {
@@ -166,10 +169,18 @@ fn every_optimiser_option_follows_float64() {
         TrainSpec { schedule: Schedule::Cosine, weight_decay: 0.1, ..base },
     ];
     for train in options {
-        let secret = parameters(&run(&job(model.clone(), train.clone(), 1, table.rows, vec![]), &table));
         let plain = linear_regression(&table, &train);
-        let difference = largest_difference(&secret, &plain);
-        assert!(difference < 2e-3, "{train:?}: {secret:?} {plain:?}");
+        for (fraction, trunc) in
+            [(16, Truncation::Exact), (16, Truncation::Fast), (12, Truncation::Exact), (20, Truncation::Exact)]
+        {
+            let fraction_bits = FixedPoint::new(fraction).unwrap();
+            let protocol = ProtocolSpec { fraction_bits, trunc, ..ProtocolSpec::default() };
+            let job = JobSpec { protocol, ..job(model.clone(), train.clone(), 1, table.rows, vec![]) };
+            let secret = parameters_in(fraction_bits, &run(&job, &table));
+            let difference = largest_difference(&secret, &plain);
+            let bound = 2e-3_f64.max(20.0 / fraction_bits.scale());
+            assert!(difference < bound, "{fraction} bits, {train:?}: {secret:?} {plain:?}");
+        }
     }
 }
 

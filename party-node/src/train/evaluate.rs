@@ -9,7 +9,7 @@ use crate::layers::Network;
 use crate::ops::{argmax, divide};
 use crate::protocol::{
     DoubledPartial, Party, ProtocolError, Term, Tile, TileShare, inject_sum, mul_doubled, open, sign, split_in_three,
-    trunc, trunc_floor,
+    square_doubled, trunc, trunc_exact, trunc_floor,
 };
 
 /// Test rows that pass through the network at a time.
@@ -17,13 +17,14 @@ const ROWS_AT_ONCE: usize = 1536;
 /// Score pairs that are compared at a time.
 const PAIRS_AT_ONCE: usize = 1 << 20;
 
-/// Opens the allowed metrics of a model on the test rows.
+/// Opens the allowed metrics of a model on the test rows. Calls `alive` now and then: this can take long.
 pub(super) fn evaluate(
     party: &Party,
     model: &Model,
     parameters: &Share,
     data: &PartyData,
     policy: &[Reveal],
+    alive: &dyn Fn(),
 ) -> Result<Vec<(Reveal, f64)>, ProtocolError> {
     let rows = data.test_x.len() / model.inputs;
     let mut opened = Vec::new();
@@ -36,8 +37,8 @@ pub(super) fn evaluate(
         let metric = match (reveal, model.loss) {
             (Reveal::TestAccuracy, Loss::BinaryCrossEntropy) => binary_hits(party, &scores, targets)?,
             (Reveal::TestAccuracy, Loss::SoftmaxCrossEntropy) => class_hits(party, &scores, targets, model.outputs())?,
-            (Reveal::TestAuroc, Loss::BinaryCrossEntropy) => auroc(party, &scores, targets)?,
-            (Reveal::TestLoss, Loss::MeanSquared) => squared_error(party, &scores, targets, rows)?,
+            (Reveal::TestAuroc, Loss::BinaryCrossEntropy) => auroc(party, &scores, targets, alive)?,
+            (Reveal::TestLoss, Loss::MeanSquared) => squared_error(party, &scores, targets)?,
             _ => continue,
         };
         let value = open_metric(party, reveal, &metric)?;
@@ -106,16 +107,21 @@ fn binary_hits(party: &Party, scores: &Share, targets: &Share) -> Result<Share, 
 /// How many rows have their largest score at their class.
 fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Result<Share, ProtocolError> {
     let rows = scores.len() / cols;
-    let hits = party.run_rows(rows, cols * cols, |tile, range| async move {
-        let range = range.start * cols..range.end * cols;
-        let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
-        let planes = argmax(&tile, &scores, cols).await?;
-        let column = |i: usize| targets.map(|y| y.iter().skip(i).step_by(cols).copied().collect());
-        let columns: Vec<TileShare> = (0..cols).map(column).collect();
-        let terms: Vec<_> = planes.iter().zip(&columns).map(|(bits, y)| Term::Share(bits, y, None)).collect();
-        let hits = inject_sum(&tile, &terms, scores.len() / cols).await?;
-        Ok(tile.leave(sum(&hits)))
-    })?;
+    let block = (2 * PAIRS_AT_ONCE / (cols * cols)).max(3);
+    let mut hits = Vec::new();
+    for start in (0..rows).step_by(block) {
+        let count = block.min(rows - start);
+        hits.extend(party.run_rows(count, cols * cols / 2, |tile, range| async move {
+            let range = (start + range.start) * cols..(start + range.end) * cols;
+            let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
+            let planes = argmax(&tile, &scores, cols).await?;
+            let column = |i: usize| targets.map(|y| y.iter().skip(i).step_by(cols).copied().collect());
+            let columns: Vec<TileShare> = (0..cols).map(column).collect();
+            let terms: Vec<_> = planes.iter().zip(&columns).map(|(bits, y)| Term::Share(bits, y, None)).collect();
+            let hits = inject_sum(&tile, &terms, scores.len() / cols).await?;
+            Ok(tile.leave(sum(&hits)))
+        })?);
+    }
     Ok(total(&hits))
 }
 
@@ -135,27 +141,28 @@ fn mean(party: &Party, sum: &Share, count: usize) -> Result<Share, ProtocolError
     })
 }
 
-/// Mean squared error.
-fn squared_error(party: &Party, scores: &Share, targets: &Share, rows: usize) -> Result<Share, ProtocolError> {
+/// Mean squared error over all targets, which must stay below `2^(31-f)`.
+fn squared_error(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
     let fraction = party.fixed().bits();
     let sums = party.run_rows(scores.len(), 1, |tile, range| async move {
         let error = tile.enter(scores, range.clone()).minus(&tile.enter(targets, range));
-        let mut squares = mul_doubled(&tile, &error, &error);
+        let mut squares = square_doubled(&tile, &error);
         let sum = squares.addends().iter().copied().fold(0, u64::wrapping_add);
         Ok(tile.leave(trunc(&tile, DoubledPartial(vec![sum]), fraction + 1).await?))
     })?;
-    mean(party, &total(&sums), rows)
+    mean(party, &total(&sums), scores.len())
 }
 
 /// Area under the ROC curve.
 ///
 /// With `P` positives, `N` negatives and `b_ij = [s_i >= s_j]`, ties counting half:
 /// `area = 1/2 + D / (2 P N)` for `D = sum over i != j of b_ij (y_i - y_j)`: one comparison and one injection per pair.
-fn auroc(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
+fn auroc(party: &Party, scores: &Share, targets: &Share, alive: &dyn Fn()) -> Result<Share, ProtocolError> {
     let rows = scores.len();
     let mut excess = Vec::new();
     let block = (PAIRS_AT_ONCE / rows).max(1);
     for start in (0..rows).step_by(block) {
+        alive();
         let count = block.min(rows - start);
         excess.extend(party.run_rows(count, rows, |tile, range| async move {
             let (scores, targets) = (tile.enter(scores, 0..rows), tile.enter(targets, 0..rows));
@@ -179,25 +186,37 @@ fn auroc(party: &Party, scores: &Share, targets: &Share) -> Result<Share, Protoc
     })
 }
 
-/// `1/2 + D / (2 P N)`, with `D` and `P N` first brought to the scale of `rows^2 / 4`.
+/// `1/2 + D / (2 P N)`. Both are first divided by the most that they can be, `rows^2 / 4`, and then brought as close to
+/// the largest number that a division takes as they can come: rare classes keep their bits.
 async fn area(
     tile: &Tile<'_>,
     excess: &TileShare,
     positives: &TileShare,
     rows: usize,
 ) -> Result<TileShare, ProtocolError> {
-    let fixed = tile.party().fixed();
+    /// Further fraction bits of the share of positive rows.
+    const GUARD: u32 = 8;
+    let (fixed, window) = (tile.party().fixed(), tile.party().spec().compare_bits);
     let f = fixed.bits();
+    let top = 14.min(window - 2 - f) - 1;
     #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
     let n = rows as f64;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and below 2^41")]
-    let reciprocal = |of: f64, shift: i32| (2_f64.powi(shift) / of).round() as u64;
-    let scaled = trunc(tile, DoubledPartial::from_share(tile, excess, reciprocal(n * n / 4.0, 40)), 41).await?;
-    let share = trunc(tile, DoubledPartial::from_share(tile, positives, reciprocal(n, 30)), 31).await?;
-    let rest = share.clone().times(u64::MAX).plus_public(tile, fixed.constant(1.0));
-    // 4 p (1 - p), with two bits fewer dropped.
-    let pairs = trunc(tile, mul_doubled(tile, &share, &rest), f - 1).await?;
-    let half = divide(tile, &scaled, &pairs).await?;
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive integer below 2^54"
+    )]
+    let reciprocal = |of: f64, shift: u32| ((1_u64 << shift) as f64 / of).round() as u64;
+    let room = 60 - f;
+    let excess = DoubledPartial::from_share(tile, excess, reciprocal(n * n / 4.0, room));
+    let excess = trunc_exact(tile, excess, room + 1 - top).await?;
+    let share = DoubledPartial::from_share(tile, positives, reciprocal(n, 40));
+    let share = trunc_exact(tile, share, 41 - GUARD).await?;
+    let rest = share.clone().times(u64::MAX).plus_public(tile, 1 << (f + GUARD));
+    // 4 p (1 - p), hence two bits fewer.
+    let pairs = trunc_exact(tile, mul_doubled(tile, &share, &rest), f + 1 + 2 * GUARD - 2 - top).await?;
+    let half = divide(tile, &excess, &pairs).await?;
     // (1 + D / PN) / 2: the half is exact in one more fraction bit, so drop a bit without rounding noise.
     let doubled = half.plus_public(tile, fixed.constant(1.0));
     trunc_floor(tile, DoubledPartial::from_share(tile, &doubled, 1), 2).await

@@ -65,6 +65,7 @@ impl LaneRun {
 
     fn train(&mut self, job: &JobSpec, training: &Training, data: &PartyData) -> Result<LaneOutcome, LaneError> {
         let first = self.collective.rank() == 0;
+        Optimiser::check(&training.train, training.train.batch, self.party.fixed().bits()).map_err(LaneError::Job)?;
         let mut parameters = initial_share(&self.party, training);
         let calibration = self.calibrate(training, data, &parameters)?;
         let before = self.snapshot();
@@ -94,7 +95,8 @@ impl LaneRun {
         outcome.train_seconds = start.elapsed().as_secs_f64();
         outcome.during = difference(self.snapshot(), before);
         if first {
-            let opened = evaluate(&self.party, &training.model, &parameters, data, &job.reveal);
+            let alive = || (self.progress)(done, steps);
+            let opened = evaluate(&self.party, &training.model, &parameters, data, &job.reveal, &alive);
             outcome.opened = opened.map_err(|source| self.peer(source))?;
             outcome.parameters = Some(parameters);
         }
@@ -145,22 +147,19 @@ impl LaneRun {
         }
         let batch: Vec<usize> = (0..training.train.batch).map(|i| i % training.train_rows).collect();
         let weak_batch = batch.repeat(self.collective.size());
-        let compute = Phase::Compute as usize;
-        let before = self.snapshot().phase_seconds[compute];
-        let mut one_lane = 0.0;
+        let (mut one_lane, mut computing) = (0.0, 0.0);
         if self.collective.rank() == 0 {
+            let before = self.snapshot();
             one_lane = self.time_steps(training, data, parameters, &batch, Team::Alone)?;
+            computing = computing_share(&difference(self.snapshot(), before));
             #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 samples")]
             let rate = (batch.len() as f64 / one_lane).to_bits();
             self.party.meter().counters().baseline_rate_bits.store(rate, Relaxed);
         }
-        #[allow(clippy::cast_precision_loss, reason = "a handful of steps")]
-        let one_lane_compute =
-            (self.snapshot().phase_seconds[compute] - before) / (training.calibration_steps + 1) as f64;
         self.among_lanes(0, |lanes| lanes.barrier())?;
         let strong = self.time_steps(training, data, parameters, &batch, Team::All)?;
         let weak = self.time_steps(training, data, parameters, &weak_batch, Team::All)?;
-        Ok(Some(Calibration { one_lane, strong, weak, one_lane_compute }))
+        Ok(Some(Calibration { one_lane, strong, weak, one_lane_compute: computing * one_lane }))
     }
 
     /// Median seconds of a step on a fixed batch, after one to warm up; the results are thrown away.
@@ -175,6 +174,9 @@ impl LaneRun {
         let mut optimiser = self.optimiser(training, team);
         let mut seconds = Vec::with_capacity(training.calibration_steps);
         for i in 0..=training.calibration_steps {
+            if self.collective.rank() == 0 {
+                (self.progress)(0, training.train.steps(training.train_rows));
+            }
             let begun = Instant::now();
             self.step(training, data, parameters, &mut optimiser, batch, training.train.lr, team)?;
             if i > 0 {
@@ -272,6 +274,12 @@ fn gather(share: &Share, rows: &[usize], width: usize) -> Share {
         picked
     };
     Share { first: pick(&share.first), second: pick(&share.second) }
+}
+
+/// Of the time in between, the share that more lanes would divide among them.
+fn computing_share(during: &Snapshot) -> f64 {
+    let own = [Phase::Data, Phase::Compute, Phase::Truncate].map(|phase| during.phase_seconds[phase as usize]);
+    own.iter().sum::<f64>() / during.phase_seconds.iter().sum::<f64>()
 }
 
 /// What happened between two snapshots.
