@@ -22,10 +22,17 @@ pub(super) fn harden() {
 #[allow(unsafe_code, reason = "the standard library has no call for the allocator's limits")]
 pub(super) fn keep_memory() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: mallopt takes plain integers and is called before any lane starts.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 1 << 30);
+    {
+        /// The most that glibc accepts.
+        const MMAP_BYTES_MAX: libc::c_int = 32 << 20;
+        // SAFETY: mallopt takes plain integers and is called before any lane starts.
+        let kept = unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_BYTES_MAX) == 1
+                && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
+        };
+        if !kept {
+            tracing::info!("the allocator returns freed memory to the system: steps may take longer");
+        }
     }
 }
 
