@@ -62,8 +62,7 @@ fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reve
 /// Runs a job on all lanes of all parties; outcomes of lane 0, by party.
 fn run(job: &JobSpec, table: &Table) -> Vec<LaneOutcome> {
     let world = World::new(11);
-    let encode =
-        |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| FixedPoint::DEFAULT.encode(v).unwrap()).collect() };
+    let encode = |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| FixedPoint::DEFAULT.constant(v)).collect() };
     let (x, y) = (world.share(0, &encode(&table.x)), world.share(1, &encode(&table.y)));
     let job = Arc::new(job.clone());
     let mut transports: Vec<Vec<_>> = (0..job.lanes).map(|_| memory_triangle().into_iter().rev().collect()).collect();
