@@ -2,6 +2,7 @@
 #![no_main]
 
 use shared::config::{DataSection, Header, Missing, TaskChoice};
+use shared::job::ProtocolSpec;
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "a module of the launcher, of which this needs a part")]
 #[path = "../../launch/src/data/mod.rs"]
@@ -19,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         test_fraction: if options & 64 == 0 { 0.2 } else { 0.9 },
         ..DataSection::default()
     };
-    if let Ok(data) = data::parse("records.csv", file, &section) {
+    if let Ok(data) = data::parse("records.csv", file, &section, &ProtocolSpec::default()) {
         for rows in [&data.train, &data.test] {
             assert_eq!(rows.x.len(), rows.count * data.features.len());
             assert_eq!(rows.y.len(), rows.count * data.outputs());

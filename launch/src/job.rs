@@ -74,13 +74,14 @@ pub(crate) fn spec(job: &JobFile, data: &Dataset, data_digest: [u8; 32]) -> Resu
 #[cfg(test)]
 mod tests {
     use shared::config::{BuiltIn, DataSection};
+    use shared::job::ProtocolSpec;
 
     use super::*;
     use crate::data;
 
     #[test]
     fn the_default_job_is_logistic_regression_that_opens_test_metrics() {
-        let (job, data) = (JobFile::default(), data::load(&DataSection::default()).unwrap());
+        let (job, data) = (JobFile::default(), data::load(&DataSection::default(), &ProtocolSpec::default()).unwrap());
         let spec = spec(&job, &data, [0; 32]).unwrap();
         let Work::Train(training) = &spec.work else { panic!("it trains") };
         assert_eq!(training.model, Model::logistic(30));
@@ -90,7 +91,9 @@ mod tests {
 
     #[test]
     fn layers_follow_the_job_file() {
-        let data = data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }).unwrap();
+        let data =
+            data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }, &ProtocolSpec::default())
+                .unwrap();
         let mut job = JobFile::default();
         (job.model.kind, job.model.activation, job.model.hidden) = (ModelKind::Mlp, Activation::Tanh, vec![5]);
         assert_eq!(
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn more_lanes_than_samples_are_refused() {
-        let mut data = data::load(&DataSection::default()).unwrap();
+        let mut data = data::load(&DataSection::default(), &ProtocolSpec::default()).unwrap();
         data.train.count = 3;
         let mut job = JobFile::default();
         job.job.lanes = 4;

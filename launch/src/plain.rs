@@ -47,10 +47,9 @@ pub(crate) fn run_until(model: &Model, spec: &TrainSpec, data: &Dataset, deadlin
 
 /// Magnitude below which comparisons of differences are exact: both operands below half the window.
 pub(crate) fn activation_limit(protocol: &ProtocolSpec) -> f64 {
-    let fraction = protocol.fraction_bits.bits();
     // With the 64-bit window products bound the range instead: |xy| <= 2^61 at twice the fraction bits.
-    let bits = if protocol.compare_bits >= 64 { 61 - 2 * fraction } else { protocol.compare_bits - 2 - fraction };
-    f64::from(bits).exp2()
+    let product_max = f64::from(61 - 2 * protocol.fraction_bits.bits()).exp2();
+    protocol.comparable_max().min(product_max)
 }
 
 /// Parameters, momentum and what the backward pass needs.
@@ -227,7 +226,7 @@ mod tests {
     use shared::model::Schedule;
 
     fn breast_cancer() -> Dataset {
-        data::load(&DataSection::default()).unwrap()
+        data::load(&DataSection::default(), &ProtocolSpec::default()).unwrap()
     }
 
     #[test]
@@ -298,7 +297,9 @@ mod tests {
 
     #[test]
     fn a_small_network_learns_digits() {
-        let data = data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }).unwrap();
+        let data =
+            data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }, &ProtocolSpec::default())
+                .unwrap();
         let spec = TrainSpec { epochs: 15, lr: 0.1, ..TrainSpec::default() };
         let outcome = run(&Model::mlp(64, &[64], 10, Loss::SoftmaxCrossEntropy), &spec, &data);
         assert!(outcome.accuracy.unwrap() > 0.93, "{outcome:?}");
@@ -321,7 +322,11 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_is_half_the_window() {
-        assert!((activation_limit(&ProtocolSpec::default()) - 16_384.0).abs() < 1e-9);
+    fn the_limit_is_half_the_window_or_that_of_products() {
+        for (bits, compare_bits, exponent) in [(16, 32, 14), (20, 32, 10), (8, 32, 22), (16, 64, 29), (20, 64, 21)] {
+            let fraction_bits = shared::fixed::FixedPoint::new(bits).unwrap();
+            let protocol = ProtocolSpec { fraction_bits, compare_bits, ..ProtocolSpec::default() };
+            assert!((activation_limit(&protocol) - f64::from(1 << exponent)).abs() < 1e-9, "{bits} {compare_bits}");
+        }
     }
 }

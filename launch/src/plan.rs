@@ -55,7 +55,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         print(&settings.describe());
         return Ok(());
     }
-    let data = data::load(&settings.job.data)?;
+    let data = data::load(&settings.job.data, &settings.job.protocol)?;
     let spec = job::spec(&settings.job, &data, [0; 32])?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };

@@ -26,7 +26,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
         print(&settings.describe());
         return Ok(());
     }
-    let data = data::load(&settings.job.data)?;
+    let data = data::load(&settings.job.data, &settings.job.protocol)?;
     let encoded = data::encode(&data, settings.job.protocol.fraction_bits)?;
     let spec = job::spec(&settings.job, &data, encoded.digest)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
@@ -65,7 +65,7 @@ fn shadow(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec
     if plain.largest_activation >= limit {
         remarks.push(format!(
             "in plaintext, activations reach {:.3e}; comparisons are exact below {limit} only: lower train.lr, set \
-             train.clip, or set protocol.compare_bits=64",
+             train.clip, or set fewer protocol.fraction_bits or protocol.compare_bits=64",
             plain.largest_activation
         ));
     }

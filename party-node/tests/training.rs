@@ -62,7 +62,7 @@ fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reve
 /// Runs a job on all lanes of all parties; outcomes of lane 0, by party.
 fn run(job: &JobSpec, table: &Table) -> Vec<LaneOutcome> {
     let (world, fixed) = (World::new(11), job.protocol.fraction_bits);
-    let encode = |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| fixed.encode(v).unwrap()).collect() };
+    let encode = |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| fixed.constant(v)).collect() };
     let (x, y) = (world.share(0, &encode(&table.x)), world.share(1, &encode(&table.y)));
     let job = Arc::new(job.clone());
     let mut transports: Vec<Vec<_>> = (0..job.lanes).map(|_| memory_triangle().into_iter().rev().collect()).collect();

@@ -1,5 +1,7 @@
 //! The job file of `mpc-launch`: sections, defaults, ranges. Data only: who reads files and environment fills it in.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::job::{ProtocolSpec, Reveal};
@@ -218,7 +220,7 @@ pub struct OutOfRange {
     /// What was given.
     pub value: String,
     /// What would be accepted.
-    pub allowed: &'static str,
+    pub allowed: Cow<'static, str>,
 }
 
 impl JobFile {
@@ -266,9 +268,9 @@ impl JobFile {
     /// Refuses the first value that lies outside its range.
     pub fn check(&self) -> Result<(), OutOfRange> {
         self.check_job()?;
-        self.check_train()?;
         let compare = self.protocol.compare_bits;
         within(matches!(compare, 32 | 64), "protocol.compare_bits", compare, "32 or 64")?;
+        self.check_train()?;
         let hidden = &self.model.hidden;
         let widths = hidden.len() <= 16 && hidden.iter().all(|width| (1..=65_536).contains(width));
         within(widths, "model.hidden", format!("{hidden:?}"), "at most 16 layers of 1 to 65536 units")?;
@@ -306,7 +308,13 @@ impl JobFile {
         let decay = train.weight_decay;
         within((0.0..=1.0).contains(&decay), "train.weight_decay", decay, "0 to 1")?;
         if let Some(clip) = train.clip {
-            within(clip > 0.0 && clip <= 16_384.0, "train.clip", clip, "above 0, at most 16384")?;
+            let max = self.protocol.magnitude_max();
+            let allowed = format!(
+                "above 0 and below {max} for protocol.fraction_bits = {} and protocol.compare_bits = {}",
+                self.protocol.fraction_bits.bits(),
+                self.protocol.compare_bits
+            );
+            within(clip > 0.0 && clip < max, "train.clip", clip, allowed)?;
         }
         if let Schedule::Step { every, factor } = train.schedule {
             within(every >= 1, "train.schedule.step.every", every, "1 epoch or more")?;
@@ -321,9 +329,9 @@ fn within(
     holds: bool,
     key: &'static str,
     value: impl std::fmt::Display,
-    allowed: &'static str,
+    allowed: impl Into<Cow<'static, str>>,
 ) -> Result<(), OutOfRange> {
-    if holds { Ok(()) } else { Err(OutOfRange { key, value: value.to_string(), allowed }) }
+    if holds { Ok(()) } else { Err(OutOfRange { key, value: value.to_string(), allowed: allowed.into() }) }
 }
 
 #[cfg(test)]
@@ -343,6 +351,22 @@ mod tests {
                 assert!(JobFile::KEYS.contains(&format!("{section}.{field}").as_str()), "{section}.{field}");
             }
         }
+    }
+
+    #[test]
+    fn gradients_are_clipped_only_to_what_can_be_compared() {
+        let clipped = |clip: f64, bits: u32, compare_bits: u32| {
+            let mut file = JobFile::default();
+            file.protocol.fraction_bits = crate::fixed::FixedPoint::new(bits).unwrap();
+            (file.train.clip, file.protocol.compare_bits) = (Some(clip), compare_bits);
+            file.check()
+        };
+        assert_eq!(clipped(16_383.0, 16, 32), Ok(()));
+        assert!(clipped(16_384.0, 16, 32).is_err());
+        assert_eq!(clipped(1024.0, 20, 64), Ok(()));
+        let error = clipped(1024.0, 20, 32).unwrap_err().to_string();
+        let range = "above 0 and below 1024 for protocol.fraction_bits = 20 and protocol.compare_bits = 32";
+        assert_eq!(error, format!("train.clip = 1024 is out of range: {range}"));
     }
 
     #[test]

@@ -9,9 +9,6 @@ pub struct FixedPoint {
     bits: u32,
 }
 
-/// Data values must stay below 2^14 so that differences still fit the 32-bit comparison window at 16 fraction bits.
-pub const DATA_MAGNITUDE_MAX: f64 = 16_384.0;
-
 /// Why a number or a precision was refused.
 #[derive(Debug, thiserror::Error, Clone, PartialEq)]
 pub enum FixedError {
@@ -19,12 +16,12 @@ pub enum FixedError {
     #[error("{0} is not a finite number")]
     NotFinite(f64),
     /// Too large to compute with.
-    #[error(
-        "magnitude is too large for fixed point: values must lie within +-{max}; rescale or standardise the column"
-    )]
+    #[error("magnitude is too large for fixed point: values must lie within +-{max}; {remedy}")]
     TooLarge {
         /// The bound.
         max: f64,
+        /// What to do about it.
+        remedy: &'static str,
     },
     /// Unsupported precision.
     #[error("{0} fraction bits: 8 to 20 are supported")]
@@ -50,18 +47,8 @@ impl FixedPoint {
         f64::from(1_u32 << self.bits)
     }
 
-    /// Encodes a data value; refuses what the protocols could not compute with.
-    pub fn encode(self, value: f64) -> Result<u64, FixedError> {
-        if !value.is_finite() {
-            return Err(FixedError::NotFinite(value));
-        }
-        if value.abs() >= DATA_MAGNITUDE_MAX {
-            return Err(FixedError::TooLarge { max: DATA_MAGNITUDE_MAX });
-        }
-        Ok(self.constant(value))
-    }
-
-    /// Encodes a public constant of ours, known to be in range.
+    /// Encodes a number that is known to be in range: a constant of ours, or a value that
+    /// [`ProtocolSpec::check_value`](crate::job::ProtocolSpec::check_value) let pass.
     #[allow(clippy::cast_possible_truncation, reason = "constants are far below 2^47")]
     pub fn constant(self, value: f64) -> u64 {
         ((value * self.scale()).round() as i64).cast_unsigned()
@@ -102,18 +89,15 @@ mod tests {
         #[test]
         fn decoding_undoes_encoding_to_half_a_unit(value in -16_383.0..16_383.0, bits in 8_u32..=20) {
             let fixed = FixedPoint::new(bits).unwrap();
-            let back = fixed.decode(fixed.encode(value).unwrap());
+            let back = fixed.decode(fixed.constant(value));
             prop_assert!((back - value).abs() <= 0.5 / fixed.scale());
         }
     }
 
     #[test]
-    fn what_cannot_be_computed_with_is_refused() {
-        let fixed = FixedPoint::DEFAULT;
-        for value in [f64::NAN, f64::INFINITY, 16_384.0, -1e300] {
-            assert!(fixed.encode(value).is_err(), "{value}");
-        }
-        assert_eq!(fixed.encode(-0.5), Ok((-32_768_i64).cast_unsigned()));
+    fn negative_numbers_wrap_and_unsupported_precisions_are_refused() {
+        assert_eq!(FixedPoint::DEFAULT.constant(-0.5), (-32_768_i64).cast_unsigned());
+        assert_eq!(FixedPoint::new(7), Err(FixedError::FractionBits(7)));
         assert_eq!(FixedPoint::new(21), Err(FixedError::FractionBits(21)));
     }
 }

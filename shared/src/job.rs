@@ -3,11 +3,17 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::fixed::FixedPoint;
-use crate::model::{Model, TrainSpec};
+use crate::fixed::{FixedError, FixedPoint};
+use crate::model::{Loss, Model, TrainSpec};
 
 /// Version that peers compare; it changes whenever bytes on the wire or results change.
 pub const PROTOCOL_VERSION: &str = concat!("trefoil-", env!("CARGO_PKG_VERSION"));
+
+/// Classes that a softmax can tell apart: its quotient is exact enough for sums up to this number.
+pub const SOFTMAX_CLASSES_MAX: usize = 128;
+
+/// Values stay below this whatever the formats allow: quotients, roots and logarithms are made for that range.
+const MAGNITUDE_MAX: f64 = 16_384.0;
 
 /// What the parties compute.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -34,7 +40,7 @@ pub struct JobSpec {
 pub struct ProtocolSpec {
     /// Fraction bits of fixed-point numbers, 8 to 20.
     pub fraction_bits: FixedPoint,
-    /// Low bits that a comparison looks at: 32 (exact below 2^15 at 16 fraction bits) or 64.
+    /// Low bits that a comparison looks at: 32 (exact below 2^(31-f) at `f` fraction bits) or 64.
     pub compare_bits: u32,
     /// How products are truncated.
     pub trunc: Truncation,
@@ -43,6 +49,36 @@ pub struct ProtocolSpec {
 impl Default for ProtocolSpec {
     fn default() -> Self {
         Self { fraction_bits: FixedPoint::DEFAULT, compare_bits: 32, trunc: Truncation::Exact }
+    }
+}
+
+impl ProtocolSpec {
+    /// Below this magnitude the difference of any two values can still be compared: half of what the window holds.
+    pub fn comparable_max(&self) -> f64 {
+        let spare = self.compare_bits.saturating_sub(2 + self.fraction_bits.bits());
+        f64::from(spare).exp2()
+    }
+
+    /// Bound of data values and of gradients after clipping: [`ProtocolSpec::comparable_max`], and at most 2^14.
+    pub fn magnitude_max(&self) -> f64 {
+        self.comparable_max().min(MAGNITUDE_MAX)
+    }
+
+    /// Refuses a data value that the protocols could not compute with.
+    pub fn check_value(&self, value: f64) -> Result<(), FixedError> {
+        if !value.is_finite() {
+            return Err(FixedError::NotFinite(value));
+        }
+        let max = self.magnitude_max();
+        if value.abs() < max {
+            return Ok(());
+        }
+        let remedy = if max < MAGNITUDE_MAX {
+            "rescale or standardise the column, or set protocol.compare_bits = 64 or fewer protocol.fraction_bits"
+        } else {
+            "rescale or standardise the column"
+        };
+        Err(FixedError::TooLarge { max, remedy })
     }
 }
 
@@ -143,6 +179,45 @@ impl Reveal {
             Self::BenchError => "bench-error",
         }
     }
+
+    /// Whether this work has such a result.
+    pub fn fits(self, work: &Work) -> bool {
+        match (self, work) {
+            (Self::BenchError, Work::Bench(_)) => true,
+            (Self::BenchError, Work::Train(_)) | (_, Work::Bench(_)) => false,
+            (Self::TestAccuracy, Work::Train(training)) => training.model.loss != Loss::MeanSquared,
+            (Self::TestAuroc, Work::Train(training)) => training.model.loss == Loss::BinaryCrossEntropy,
+            (Self::TestLoss, Work::Train(training)) => training.model.loss == Loss::MeanSquared,
+        }
+    }
+}
+
+/// Why nobody should compute a job.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub enum JobError {
+    /// No such comparison window.
+    #[error("a comparison window of {0} bits: 32 and 64 are supported")]
+    CompareBits(u32),
+    /// Not a number of classes for a softmax.
+    #[error("a softmax over {classes} classes: 2 to {SOFTMAX_CLASSES_MAX} are supported")]
+    Classes {
+        /// Columns of the scores.
+        classes: usize,
+    },
+    /// Gradients could not be compared with their bound.
+    #[error("gradients clipped to +-{clip}: the bound must lie above 0 and below {max} with these number formats")]
+    Clip {
+        /// What was given.
+        clip: f64,
+        /// [`ProtocolSpec::magnitude_max`].
+        max: f64,
+    },
+    /// The reveal policy names what the job does not have.
+    #[error("the reveal policy names {}, which this job does not have", .0.name())]
+    NoSuchResult(Reveal),
+    /// The reveal policy names something twice.
+    #[error("the reveal policy names {} twice: each result is opened once", .0.name())]
+    RevealedTwice(Reveal),
 }
 
 impl JobSpec {
@@ -151,23 +226,137 @@ impl JobSpec {
         let bytes = postcard::to_stdvec(self).expect("a job holds nothing that cannot be encoded");
         Sha256::digest(bytes).into()
     }
+
+    /// Refuses what the protocols are not made for, and a reveal policy that does not fit the work.
+    pub fn check(&self) -> Result<(), JobError> {
+        if !matches!(self.protocol.compare_bits, 32 | 64) {
+            return Err(JobError::CompareBits(self.protocol.compare_bits));
+        }
+        let classes = match &self.work {
+            Work::Train(training) => {
+                let max = self.protocol.magnitude_max();
+                if let Some(clip) = training.train.clip.filter(|clip| !(*clip > 0.0 && *clip < max)) {
+                    return Err(JobError::Clip { clip, max });
+                }
+                (training.model.loss == Loss::SoftmaxCrossEntropy).then(|| training.model.outputs())
+            }
+            Work::Bench(micro) => (micro.operation == Operation::Softmax).then_some(micro.cols),
+        };
+        if let Some(classes) = classes.filter(|classes| !(2..=SOFTMAX_CLASSES_MAX).contains(classes)) {
+            return Err(JobError::Classes { classes });
+        }
+        for (i, reveal) in self.reveal.iter().enumerate() {
+            if !reveal.fits(&self.work) {
+                return Err(JobError::NoSuchResult(*reveal));
+            }
+            if self.reveal[..i].contains(reveal) {
+                return Err(JobError::RevealedTwice(*reveal));
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn any_change_changes_the_digest() {
-        let job = JobSpec {
+    fn bench(operation: Operation, cols: usize) -> JobSpec {
+        JobSpec {
             version: PROTOCOL_VERSION.into(),
             lanes: 4,
             threads: 1,
             protocol: ProtocolSpec::default(),
-            work: Work::Bench(Micro { operation: Operation::Relu, rows: 10, cols: 1, repetitions: 3 }),
+            work: Work::Bench(Micro { operation, rows: 10, cols, repetitions: 3 }),
             reveal: vec![],
             peer_timeout_seconds: 8,
+        }
+    }
+
+    fn training(loss: Loss, outputs: usize, reveal: &[Reveal]) -> JobSpec {
+        let work = Training {
+            model: Model::mlp(3, &[], outputs, loss),
+            train: TrainSpec::default(),
+            train_rows: 10,
+            test_rows: 10,
+            data_digest: [0; 32],
+            max_steps: None,
+            calibration_steps: 0,
         };
+        JobSpec { work: Work::Train(work), reveal: reveal.to_vec(), ..bench(Operation::Relu, 1) }
+    }
+
+    fn formats(bits: u32, compare_bits: u32) -> ProtocolSpec {
+        let fraction_bits = FixedPoint::new(bits).unwrap();
+        ProtocolSpec { fraction_bits, compare_bits, ..ProtocolSpec::default() }
+    }
+
+    #[test]
+    fn values_leave_room_for_their_differences_in_the_window() {
+        for (bits, compare_bits, exponent) in [(8, 32, 14), (16, 32, 14), (17, 32, 13), (20, 32, 10), (20, 64, 14)] {
+            let (spec, max) = (formats(bits, compare_bits), f64::from(1 << exponent));
+            assert_eq!(spec.magnitude_max().to_bits(), max.to_bits(), "{bits} {compare_bits}");
+            // The largest difference, in units, against the sign bit of the window.
+            assert!(2.0 * max * spec.fraction_bits.scale() <= f64::from(compare_bits - 1).exp2());
+            assert_eq!(spec.check_value(max - 1.0), Ok(()));
+            for value in [max, -max, f64::NAN, f64::INFINITY, -1e300] {
+                assert!(spec.check_value(value).is_err(), "{value}");
+            }
+        }
+        let narrow = formats(20, 32).check_value(2000.0).unwrap_err().to_string();
+        assert!(narrow.contains("+-1024;") && narrow.contains("compare_bits = 64"), "{narrow}");
+        let wide = formats(20, 64).check_value(20_000.0).unwrap_err().to_string();
+        assert!(wide.contains("+-16384;") && !wide.contains("compare_bits"), "{wide}");
+    }
+
+    #[test]
+    fn a_job_that_the_protocols_are_not_made_for_is_refused() {
+        for classes in [2, SOFTMAX_CLASSES_MAX] {
+            assert_eq!(bench(Operation::Softmax, classes).check(), Ok(()));
+            assert_eq!(training(Loss::SoftmaxCrossEntropy, classes, &[]).check(), Ok(()));
+        }
+        for classes in [0, 1, SOFTMAX_CLASSES_MAX + 1] {
+            assert_eq!(bench(Operation::Softmax, classes).check(), Err(JobError::Classes { classes }));
+        }
+        let classes = SOFTMAX_CLASSES_MAX + 1;
+        assert_eq!(training(Loss::SoftmaxCrossEntropy, classes, &[]).check(), Err(JobError::Classes { classes }));
+        assert_eq!(training(Loss::MeanSquared, classes, &[]).check(), Ok(()));
+
+        for (compare_bits, known) in [(0, false), (8, false), (32, true), (48, false), (64, true), (65, false)] {
+            let job = JobSpec { protocol: formats(16, compare_bits), ..bench(Operation::Relu, 1) };
+            assert_eq!(job.check().is_ok(), known, "{compare_bits}");
+        }
+        for (clip, fits) in [(1023.0, true), (1024.0, false), (0.0, false), (f64::NAN, false)] {
+            let mut job = JobSpec { protocol: formats(20, 32), ..training(Loss::MeanSquared, 1, &[]) };
+            let Work::Train(work) = &mut job.work else { unreachable!("it trains") };
+            work.train.clip = Some(clip);
+            assert_eq!(job.check().is_ok(), fits, "{clip}");
+        }
+    }
+
+    #[test]
+    fn a_policy_names_only_what_the_job_has_and_only_once() {
+        use Reveal::{BenchError, TestAccuracy, TestAuroc, TestLoss};
+        let cases = [
+            (Loss::BinaryCrossEntropy, 1, &[TestAccuracy, TestAuroc][..]),
+            (Loss::SoftmaxCrossEntropy, 3, &[TestAccuracy]),
+            (Loss::MeanSquared, 1, &[TestLoss]),
+        ];
+        for (loss, outputs, fitting) in cases {
+            assert_eq!(training(loss, outputs, fitting).check(), Ok(()));
+            for other in Reveal::ALL.into_iter().filter(|reveal| !fitting.contains(reveal)) {
+                assert_eq!(training(loss, outputs, &[other]).check(), Err(JobError::NoSuchResult(other)));
+            }
+        }
+        let policy = |reveal: &[Reveal]| JobSpec { reveal: reveal.to_vec(), ..bench(Operation::Relu, 1) }.check();
+        assert_eq!(policy(&[BenchError]), Ok(()));
+        assert_eq!(policy(&[TestAccuracy]), Err(JobError::NoSuchResult(TestAccuracy)));
+        assert_eq!(policy(&[BenchError, BenchError]), Err(JobError::RevealedTwice(BenchError)));
+    }
+
+    #[test]
+    fn any_change_changes_the_digest() {
+        let job = bench(Operation::Relu, 1);
         let changed = JobSpec { reveal: vec![Reveal::TestAuroc], ..job.clone() };
         assert_eq!(job.digest(), job.clone().digest());
         assert_ne!(job.digest(), changed.digest());

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use shared::fixed::{DATA_MAGNITUDE_MAX, FixedError};
+use shared::job::ProtocolSpec;
 
 use super::DataError;
 use super::table::{Cell, Table};
@@ -45,8 +45,14 @@ impl Features {
     }
 
     /// Appends one row's features.
-    pub(super) fn push(&self, table: &Table, row: usize, out: &mut Vec<f64>) -> Result<(), DataError> {
-        self.columns.iter().try_for_each(|column| column.push(table, row, out))
+    pub(super) fn push(
+        &self,
+        table: &Table,
+        row: usize,
+        protocol: &ProtocolSpec,
+        out: &mut Vec<f64>,
+    ) -> Result<(), DataError> {
+        self.columns.iter().try_for_each(|column| column.push(table, row, protocol, out))
     }
 
     /// Names after one-hot encoding.
@@ -101,7 +107,7 @@ impl Column {
         Ok(Kind::Categorical { categories: texts.into_iter().map(str::to_owned).collect() })
     }
 
-    fn push(&self, table: &Table, row: usize, out: &mut Vec<f64>) -> Result<(), DataError> {
+    fn push(&self, table: &Table, row: usize, protocol: &ProtocolSpec, out: &mut Vec<f64>) -> Result<(), DataError> {
         match &self.kind {
             Kind::Categorical { categories } => {
                 let text = category(table.cell(row, self.index));
@@ -109,7 +115,8 @@ impl Column {
             }
             Kind::Numeric { mean, deviation } => {
                 let value = number(table, row, self.index)?.unwrap_or(*mean);
-                out.push(in_range(table, row, self.index, standardise(value, *mean, *deviation))?);
+                let value = standardise(value, *mean, *deviation);
+                out.push(in_range(table, row, self.index, value, protocol)?);
             }
         }
         Ok(())
@@ -152,16 +159,19 @@ pub(super) fn number(table: &Table, row: usize, column: usize) -> Result<Option<
     }
 }
 
-/// Refuses what fixed point cannot hold.
-pub(super) fn in_range(table: &Table, row: usize, column: usize, value: f64) -> Result<f64, DataError> {
-    if value.abs() < DATA_MAGNITUDE_MAX {
-        return Ok(value);
-    }
-    Err(DataError::TooLarge {
+/// Refuses what the protocols could not compute with.
+pub(super) fn in_range(
+    table: &Table,
+    row: usize,
+    column: usize,
+    value: f64,
+    protocol: &ProtocolSpec,
+) -> Result<f64, DataError> {
+    protocol.check_value(value).map(|()| value).map_err(|source| DataError::TooLarge {
         file: table.name.clone(),
         line: table.rows[row].line,
         column: table.header[column].clone(),
-        source: FixedError::TooLarge { max: DATA_MAGNITUDE_MAX },
+        source,
     })
 }
 

@@ -48,7 +48,7 @@ pub(crate) enum DataError {
     OneClass { file: String, column: String, class: String },
     /// Not the number of classes that the task needs.
     #[error("{file}, target column {column:?}: {classes} classes; --task {task} needs {needed}")]
-    Classes { file: String, column: String, classes: usize, task: &'static str, needed: &'static str },
+    Classes { file: String, column: String, classes: usize, task: &'static str, needed: String },
     /// `data.positive` names no class.
     #[error("data.positive = {positive:?} is no class of column {column:?}: {classes}")]
     Positive { positive: String, column: String, classes: String },

@@ -13,6 +13,7 @@ pub(crate) use encode::encode;
 pub(crate) use error::DataError;
 
 use shared::config::{DataSection, Missing};
+use shared::job::ProtocolSpec;
 
 use columns::Features;
 use split::Split;
@@ -69,27 +70,32 @@ impl Dataset {
     }
 }
 
-/// Reads, splits and standardises the records that a job names.
-pub(crate) fn load(section: &DataSection) -> Result<Dataset, DataError> {
+/// Reads, splits and standardises the records that a job names; refuses values that its number formats cannot bear.
+pub(crate) fn load(section: &DataSection, protocol: &ProtocolSpec) -> Result<Dataset, DataError> {
     if let Some(file) = &section.file {
-        return parse(file, &table::read(file)?, section);
+        return parse(file, &table::read(file)?, section, protocol);
     }
     let table = builtin::table(section.set);
     let label = match &section.label {
         Some(label) => table.column(label)?,
         None => table.header.len() - 1,
     };
-    prepare(&table, label, section)
+    prepare(&table, label, section, protocol)
 }
 
 /// As [`load`], from the bytes of a CSV file.
-pub(crate) fn parse(file: &str, bytes: &[u8], section: &DataSection) -> Result<Dataset, DataError> {
+pub(crate) fn parse(
+    file: &str,
+    bytes: &[u8],
+    section: &DataSection,
+    protocol: &ProtocolSpec,
+) -> Result<Dataset, DataError> {
     let table = table::parse(file, bytes, section.header, section.label.as_deref())?;
     let Some(label) = &section.label else { return Err(DataError::NoLabel { columns: table.header.join(", ") }) };
-    prepare(&table, table.column(label)?, section)
+    prepare(&table, table.column(label)?, section, protocol)
 }
 
-fn prepare(table: &Table, label: usize, section: &DataSection) -> Result<Dataset, DataError> {
+fn prepare(table: &Table, label: usize, section: &DataSection, protocol: &ProtocolSpec) -> Result<Dataset, DataError> {
     let targets = Targets::read(table, label, section)?;
     let split = Split::stratified(&targets.strata, section.test_fraction, section.seed);
     if split.test.is_empty() || !targets.learnable(&split.train) {
@@ -100,8 +106,8 @@ fn prepare(table: &Table, label: usize, section: &DataSection) -> Result<Dataset
     let rows = |rows: &[usize]| -> Result<Rows, DataError> {
         let mut out = Rows { count: rows.len(), ..Rows::default() };
         for &row in rows {
-            features.push(table, row, &mut out.x)?;
-            targets.push(table, row, target_mean, target_scale, &mut out.y)?;
+            features.push(table, row, protocol, &mut out.x)?;
+            targets.push(table, row, target_mean, target_scale, protocol, &mut out.y)?;
         }
         Ok(out)
     };

@@ -1,6 +1,7 @@
 //! The target column: two classes, several classes, or a number.
 
 use shared::config::{DataSection, TaskChoice};
+use shared::job::{ProtocolSpec, SOFTMAX_CLASSES_MAX};
 
 use super::columns::{in_range, moments, number, standardise};
 use super::table::{Cell, Table};
@@ -77,13 +78,15 @@ impl Targets {
         row: usize,
         mean: f64,
         deviation: f64,
+        protocol: &ProtocolSpec,
         out: &mut Vec<f64>,
     ) -> Result<(), DataError> {
         match self.task {
             Task::Binary => out.push(f64::from(u8::from(self.strata[row] == 1))),
             Task::Multiclass => out.extend((0..self.classes.len()).map(|class| f64::from(self.strata[row] == class))),
             Task::Regression => {
-                out.push(in_range(table, row, self.column, standardise(self.values[row], mean, deviation))?);
+                let value = standardise(self.values[row], mean, deviation);
+                out.push(in_range(table, row, self.column, value, protocol)?);
             }
         }
         Ok(())
@@ -116,13 +119,15 @@ fn guess(classes: &[String]) -> Task {
 }
 
 fn check_classes(table: &Table, column: usize, task: Task, classes: usize) -> Result<(), DataError> {
-    let wrong = |task, needed| {
+    let wrong = |task, needed: String| {
         let (file, column) = (table.name.clone(), table.header[column].clone());
         Err(DataError::Classes { file, column, classes, task, needed })
     };
     match task {
-        Task::Binary if classes != 2 => wrong("binary", "exactly 2"),
-        Task::Multiclass if classes > 1000 => wrong("multiclass", "at most 1000"),
+        Task::Binary if classes != 2 => wrong("binary", "exactly 2".into()),
+        Task::Multiclass if classes > SOFTMAX_CLASSES_MAX => {
+            wrong("multiclass", format!("at most {SOFTMAX_CLASSES_MAX}"))
+        }
         _ => Ok(()),
     }
 }

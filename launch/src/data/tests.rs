@@ -11,7 +11,7 @@ use super::*;
 fn from(text: &str, change: impl FnOnce(&mut DataSection)) -> Result<Dataset, DataError> {
     let mut section = DataSection { file: Some("t.csv".into()), label: Some("y".into()), ..DataSection::default() };
     change(&mut section);
-    parse("t.csv", text.as_bytes(), &section)
+    parse("t.csv", text.as_bytes(), &section, &ProtocolSpec::default())
 }
 
 fn refused(text: &str) -> String {
@@ -26,7 +26,7 @@ fn with_row(at: usize, row: &str) -> String {
 
 #[test]
 fn breast_cancer_splits_455_to_114_with_malignant_positive() {
-    let data = load(&DataSection::default()).unwrap();
+    let data = load(&DataSection::default(), &ProtocolSpec::default()).unwrap();
     assert_eq!((data.task, data.features.len()), (Task::Binary, 30));
     assert_eq!((data.train.count, data.test.count), (455, 114));
     assert_eq!(data.classes, ["benign", "malignant"]);
@@ -41,7 +41,7 @@ fn breast_cancer_splits_455_to_114_with_malignant_positive() {
 
 #[test]
 fn digits_split_1437_to_360_one_hot() {
-    let data = load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }).unwrap();
+    let data = load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }, &ProtocolSpec::default()).unwrap();
     assert_eq!((data.task, data.features.len(), data.outputs()), (Task::Multiclass, 64, 10));
     assert_eq!((data.train.count, data.test.count), (1437, 360));
     assert!(data.train.y.chunks(10).all(|row| row.iter().sum::<f64>() == 1.0));
@@ -49,7 +49,7 @@ fn digits_split_1437_to_360_one_hot() {
 
 #[test]
 fn the_split_depends_on_the_seed_alone() {
-    let of = |seed| load(&DataSection { seed, ..DataSection::default() }).unwrap();
+    let of = |seed| load(&DataSection { seed, ..DataSection::default() }, &ProtocolSpec::default()).unwrap();
     assert_eq!(of(1), of(1));
     assert_ne!(of(1), of(2));
 }
@@ -139,8 +139,45 @@ fn a_value_too_large_even_after_standardisation_is_refused() {
 }
 
 #[test]
+fn more_fraction_bits_leave_less_room_for_values() {
+    // When both far rows are test rows, they lie thousands of standard deviations away.
+    let protocol = |bits, compare_bits| ProtocolSpec {
+        fraction_bits: FixedPoint::new(bits).unwrap(),
+        compare_bits,
+        ..ProtocolSpec::default()
+    };
+    let rows: String = (0..20).map(|i| format!("0.{i},{}\n", i % 2)).collect();
+    let text = format!("a,y\n{rows}1e3,0\n1e3,1\n");
+    let errors = |protocol: &ProtocolSpec| -> Vec<String> {
+        let of = |seed| {
+            let section = DataSection { label: Some("y".into()), seed, ..DataSection::default() };
+            parse("t.csv", text.as_bytes(), &section, protocol).err()
+        };
+        (0..60).filter_map(of).map(|error| error.to_string()).collect()
+    };
+    assert_eq!(errors(&protocol(16, 32)), [""; 0]);
+    assert_eq!(errors(&protocol(20, 64)), [""; 0]);
+    let refused = errors(&protocol(20, 32));
+    assert!(!refused.is_empty(), "some split tests on both rows");
+    for error in refused {
+        assert!(error.contains("within +-1024;") && error.contains("protocol.compare_bits = 64"), "{error}");
+    }
+}
+
+#[test]
+fn as_many_classes_as_a_softmax_can_tell_apart() {
+    let of = |classes: usize| {
+        let rows: String = (0..4 * classes).map(|i| format!("{i},c{}\n", i % classes)).collect();
+        from(&format!("a,y\n{rows}"), |_| {}).map(|data| data.outputs())
+    };
+    assert_eq!(of(128).unwrap(), 128);
+    let error = of(129).unwrap_err().to_string();
+    assert_eq!(error, "t.csv, target column \"y\": 129 classes; --task multiclass needs at most 128");
+}
+
+#[test]
 fn shares_join_to_the_encoded_data() {
-    let data = load(&DataSection::default()).unwrap();
+    let data = load(&DataSection::default(), &ProtocolSpec::default()).unwrap();
     let fixed = FixedPoint::DEFAULT;
     let encoded = encode(&data, fixed).unwrap();
     let shares = encoded.messages.map(|message| match message {
@@ -156,13 +193,13 @@ proptest! {
     #[test]
     fn any_bytes_give_a_data_set_or_an_error(bytes: Vec<u8>) {
         let section = DataSection { label: Some("1".into()), ..DataSection::default() };
-        let _ = parse("t.csv", &bytes, &section);
+        let _ = parse("t.csv", &bytes, &section, &ProtocolSpec::default());
     }
 
     #[test]
     fn what_looks_like_a_table_gives_finite_numbers_or_an_error(text in "([yx0-9.,?e+-]{0,6},[ab0-9]{0,2}\n){2,40}") {
         let section = DataSection { label: Some("2".into()), ..DataSection::default() };
-        if let Ok(data) = parse("t.csv", text.as_bytes(), &section) {
+        if let Ok(data) = parse("t.csv", text.as_bytes(), &section, &ProtocolSpec::default()) {
             for rows in [&data.train, &data.test] {
                 prop_assert_eq!(rows.x.len(), rows.count * data.features.len());
                 prop_assert_eq!(rows.y.len(), rows.count * data.outputs());

@@ -7,7 +7,7 @@ use super::*;
 use crate::{data, job};
 
 fn report(lanes: u16) -> Report {
-    let data = data::load(&DataSection::default()).unwrap();
+    let data = data::load(&DataSection::default(), &shared::job::ProtocolSpec::default()).unwrap();
     let mut file = JobFile::default();
     file.job.lanes = lanes;
     let spec = job::spec(&file, &data, [0; 32]).unwrap();

@@ -146,7 +146,7 @@ impl<'a> Network<'a> {
                     fixed_product(tile, &slope, &gradient).await?
                 }
                 Cache::Tanh(output) => {
-                    // 1 - tanh^2 = 4 s (1 - s) for s = (1 + tanh) / 2; here (1 - tanh)(1 + tanh).
+                    // 1 - tanh^2 = (1 - tanh)(1 + tanh).
                     let one = tile.party().fixed().constant(1.0);
                     let minus = output.clone().times(u64::MAX).plus_public(tile, one);
                     let slope = fixed_product(tile, &minus, &output.plus_public(tile, one)).await?;

@@ -14,7 +14,9 @@ impl BinaryRange {
     /// From `2^-below` to `2^14`, or to half of what a comparison can tell.
     pub(super) fn new(tile: &Tile<'_>, below: u32, stride: i32) -> Self {
         let spec = tile.party().spec();
-        let window = spec.compare_bits - 2 - spec.fraction_bits.bits();
+        let bits = spec.fraction_bits.bits();
+        let window = spec.compare_bits.checked_sub(2 + bits);
+        let window = window.expect("the comparison window holds the fraction bits and two more, as a job's check says");
         Self { highest: window.min(14).cast_signed(), lowest: -below.cast_signed(), stride }
     }
 
@@ -53,7 +55,7 @@ pub(super) struct Normalised {
 /// | Computes | `x` clamped to the range; each form's entry for the interval of `x`, its first entry for `x` below the range. Exact |
 /// | Holds | `x` of `n` elements, `-2^highest <= x < 2^(highest+1)`, `j` intervals, `m` forms of `j+1` entries -> `1 + m` vectors of `n` |
 /// | Rounds | those of [`sign`], and 1 |
-/// | Bytes | over the three parties, those of [`sign`] on `(j+1) n` elements, and `(48 + 8(j+1) + 16m) n` |
+/// | Bytes | over the three parties, those of [`sign`] on `(j+1) n` elements, and `(48 + 8j + 16m) n` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | thresholds in parallel in place of the prefix-or of Catrina, de Hoogh, "Improved Primitives for Secure Multiparty Integer Computation", SCN 2010: the comparisons share their rounds |

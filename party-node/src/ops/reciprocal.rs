@@ -22,6 +22,8 @@ const MANTISSA: [f64; 2] = [0.5 - 1e-5, 1.0 + 1e-5];
 const COARSE_BITS: u32 = 8;
 /// A bounded denominator may miss its interval by this much: rounding of whoever computed it.
 const SLACK: f64 = 1.0 / 64.0;
+/// Where a bounded denominator may lie: beyond, the errors stated here have not been looked at.
+const BOUNDED: [f64; 2] = [0.5, 128.0];
 /// Products and their limit stay below `2^60`: a factor reaches 2 and a bit, and truncation takes `2^61`.
 const PRODUCT_BITS: u32 = 60;
 
@@ -44,7 +46,7 @@ pub async fn reciprocal_bounded(
 ) -> Result<TileShare, ProtocolError> {
     let f = tile.party().fixed().bits();
     let ones = TileShare::public(tile, vec![1 << f; s.len()]);
-    let factors = plan([low - SLACK, high + SLACK], f, working_bits(1), 1);
+    let factors = plan(bounded(low, high), f, working_bits(1), 1);
     converge(tile, ones, s.clone(), 1, &factors).await
 }
 
@@ -150,8 +152,21 @@ pub async fn divide_bounded(
     group: usize,
     high: f64,
 ) -> Result<TileShare, ProtocolError> {
-    let factors = plan([1.0 - SLACK, high + SLACK], tile.party().fixed().bits(), working_bits(1), 1);
+    let factors = plan(bounded(1.0, high), tile.party().fixed().bits(), working_bits(1), 1);
     converge(tile, numerators.clone(), s.clone(), group, &factors).await
+}
+
+/// The interval of a denominator that somebody else computed.
+///
+/// # Panics
+/// If the interval is none, or goes beyond [`BOUNDED`].
+fn bounded(low: f64, high: f64) -> [f64; 2] {
+    let [lowest, highest] = BOUNDED;
+    assert!(
+        lowest <= low && low <= high && high <= highest,
+        "a denominator between {low} and {high}: the interval must lie between {lowest} and {highest}"
+    );
+    [low - SLACK, high + SLACK]
 }
 
 /// A factor `constant - slope d` and the formats around it.
@@ -247,6 +262,19 @@ mod tests {
     use crate::ops::{spec, trunc_bytes};
     use crate::protocol::carry_bytes;
     use crate::world::{Cost, World, assert_masked};
+
+    #[test]
+    #[should_panic(expected = "must lie between 0.5 and 128")]
+    fn a_denominator_beyond_128_is_refused() {
+        assert_eq!(bounded(1.0, 128.0).map(f64::to_bits), [1.0 - SLACK, 128.0 + SLACK].map(f64::to_bits));
+        bounded(1.0, 129.0);
+    }
+
+    #[test]
+    #[should_panic(expected = "must lie between 0.5 and 128")]
+    fn a_denominator_below_a_half_is_refused() {
+        bounded(0.49, 2.0);
+    }
 
     fn cost(factors: &[Factor], n: usize, group: usize, f: u32) -> Cost {
         let (last, before) = factors.split_last().unwrap();

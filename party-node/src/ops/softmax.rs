@@ -11,7 +11,7 @@ use crate::protocol::{ProtocolError, Term, Tile, TileShare, inject_sum, join, si
 /// | | |
 /// |---|---|
 /// | Computes | softmax, absolute error below 1e-3; terms more than 15 below the largest count as zero |
-/// | Holds | `x` of `rows x cols`, row-major, `cols >= 2` -> probabilities |
+/// | Holds | `x` of `rows x cols`, row-major, `2 <= cols <= 128` -> probabilities |
 /// | Rounds | those of [`row_max`], of a [`sign`] beside [`exp_negative`], 1, and those of [`divide_bounded`] |
 /// | Bytes | those of its parts |
 /// | Secure against | one semi-honest party (honest majority) |
@@ -70,6 +70,7 @@ async fn exp_clamped(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, Protoc
 #[cfg(test)]
 mod tests {
     use shared::fixed::FixedPoint;
+    use shared::job::SOFTMAX_CLASSES_MAX;
 
     use super::*;
     use crate::world::{World, assert_masked};
@@ -77,8 +78,8 @@ mod tests {
     #[test]
     fn softmax_is_close_to_float64() {
         let fixed = FixedPoint::DEFAULT;
-        for cols in [2, 3, 10] {
-            let values: Vec<f64> = (0..cols * 40)
+        for (cols, rows) in [(2, 40), (3, 40), (10, 40), (SOFTMAX_CLASSES_MAX, 10)] {
+            let values: Vec<f64> = (0..cols * rows)
                 .map(|i| (f64::from(u32::try_from(i).unwrap()) * 1.7).sin() * [0.0, 1.0, 8.0, 40.0, 3000.0][i / 8 % 5])
                 .collect();
             let x: Vec<u64> = values.iter().map(|&x| fixed.constant(x)).collect();

@@ -105,18 +105,17 @@ pub async fn inject_forms(
     n: usize,
 ) -> Result<Vec<TileShare>, ProtocolError> {
     let op = tile.op();
-    let cut = |u: &[u64], mask: &[u64]| {
-        let all = TileShare { u: u.to_vec(), v: mask.iter().map(|word| word.wrapping_neg()).collect() };
-        (0..forms.len()).map(|k| all.slice(k * n..(k + 1) * n)).collect()
-    };
+    let cut = |all: &TileShare| (0..forms.len()).map(|k| all.slice(k * n..(k + 1) * n)).collect();
     if tile.is_helper() {
         op.deal(Purpose::Bit, bits.iter().flat_map(|b| elementwise::bits_to_words(&b.s, n)).collect());
-        let (mut a, b) = op.masks(Purpose::Product, forms.len() * n);
+        // The exchange adds both masks to the public component, so the two others are their negatives.
+        let (mut a, mut b) = op.masks(Purpose::Product, forms.len() * n);
         elementwise::scale(&mut a, u64::MAX);
-        return Ok(cut(&a, &b));
+        elementwise::scale(&mut b, u64::MAX);
+        return Ok(cut(&TileShare { u: a, v: b }));
     }
     let halves = op.dealt(Purpose::Bit, bits.len() * n).await?;
-    let mask = op.own_mask(Purpose::Product, forms.len() * n);
+    let mut mask = op.own_mask(Purpose::Product, forms.len() * n);
     let (mut mine, mut t) = (mask.clone(), vec![0; forms.len() * n]);
     for (k, form) in forms.iter().enumerate() {
         let range = k * n..(k + 1) * n;
@@ -128,7 +127,8 @@ pub async fn inject_forms(
     let theirs = op.exchange(&mine).await?;
     elementwise::add_assign(&mut t, &mine);
     elementwise::add_assign(&mut t, &theirs);
-    Ok(cut(&t, &mask))
+    elementwise::scale(&mut mask, u64::MAX);
+    Ok(cut(&TileShare { u: t, v: mask }))
 }
 
 /// All injections. Returns, beside the sum, the halves of `l_b` that each term used.

@@ -128,6 +128,10 @@ impl Party {
         } else {
             Role::B
         };
+        // The channel has room for 8 bits of the call's number, so channels come again every 256 calls. A message
+        // still reaches the call that it is for: messages of one sender on one channel stay in order, and a call ends
+        // only when each of its programs has taken every message sent to it. Streams never repeat: their positions
+        // hold the whole number.
         Tile {
             party: self,
             role,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shared::ids::{Lane, PartyId};
-use shared::job::{JobSpec, PROTOCOL_VERSION, Training, Work};
+use shared::job::{JobError, JobSpec, PROTOCOL_VERSION, Training, Work};
 use shared::share::{SealedShare, Share};
 use shared::wire::{
     CONTROL_MESSAGE_MAX, DataShare, Failure, FailureKind, FromParty, PartyReport, Roster, Setup, ToParty,
@@ -139,7 +139,13 @@ fn check(job: &JobSpec) -> Result<(), Failure> {
             job.lanes, job.threads
         ));
     }
-    Ok(())
+    job.check().map_err(|error| {
+        let kind = match error {
+            JobError::NoSuchResult(_) | JobError::RevealedTwice(_) => FailureKind::Policy,
+            JobError::CompareBits(_) | JobError::Classes { .. } | JobError::Clip { .. } => FailureKind::Job,
+        };
+        failure(kind, error.to_string())
+    })
 }
 
 fn serve_metrics(setup: &Setup, metrics: &Arc<Metrics>) -> Result<Option<MetricsServer>, Failure> {

@@ -57,6 +57,7 @@ fn training_setup(party: usize, lanes: u16, folder: &tempfile::TempDir) -> Setup
     };
     let mut setup = setup(party, lanes);
     setup.job.work = Work::Train(training);
+    setup.job.reveal = vec![Reveal::TestAccuracy];
     setup.folder = folder.path().to_str().unwrap().into();
     setup.metrics = Some("127.0.0.1:0".into());
     setup
@@ -154,7 +155,7 @@ fn greet(mut setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
     (setup.progress)(1, 1);
     setup.transport.close().map_err(error)?;
     Ok(LaneOutcome {
-        opened: vec![(Reveal::BenchError, OPENED)],
+        opened: vec![(setup.job.reveal[0], OPENED)],
         step_seconds: vec![0.1],
         train_seconds: 0.1,
         during: setup.counters.snapshot(),
@@ -276,7 +277,7 @@ fn parties_stop_when_told_and_when_whoever_started_them_is_gone() {
 fn a_peer_with_another_job_is_refused_by_name_before_any_data() {
     let setups = [0, 1, 2].map(|party| {
         let mut setup = setup(party, 1);
-        setup.job.reveal.extend((party == 2).then_some(Reveal::TestAuroc));
+        setup.job.peer_timeout_seconds += u32::from(party == 2);
         setup
     });
     let (children, _) = start_all(setups, greet);
@@ -307,6 +308,26 @@ fn a_job_of_another_version_or_without_lanes_opens_no_port() {
     assert!(refused(|setup| setup.job.version = "trefoil-0.0.1".into()).contains("version"));
     assert!(refused(|setup| setup.job.lanes = 0).starts_with("0 lanes"));
     assert!(refused(|setup| setup.job.threads = 0).contains("0 threads"));
+}
+
+#[test]
+fn a_job_that_the_protocols_or_the_policy_do_not_allow_opens_no_port() {
+    let refused = |change: &dyn Fn(&mut JobSpec)| {
+        let mut setup = setup(0, 1);
+        change(&mut setup.job);
+        let failure = Child::start(setup, greet).thread.join().unwrap().unwrap_err();
+        (failure.kind, failure.reason)
+    };
+    let softmax = |cols| Work::Bench(Micro { operation: Operation::Softmax, rows: 10, cols, repetitions: 1 });
+    let (kind, reason) = refused(&|job| job.protocol.compare_bits = 16);
+    assert!(kind == FailureKind::Job && reason.contains("16 bits"), "{reason}");
+    for (kind, reason) in [refused(&|job| job.work = softmax(1)), refused(&|job| job.work = softmax(129))] {
+        assert!(kind == FailureKind::Job && reason.contains("2 to 128"), "{reason}");
+    }
+    let (kind, reason) = refused(&|job| job.reveal.push(Reveal::TestAuroc));
+    assert!(kind == FailureKind::Policy && reason.contains("test-auroc"), "{reason}");
+    let (kind, reason) = refused(&|job| job.reveal.push(Reveal::BenchError));
+    assert!(kind == FailureKind::Policy && reason.contains("bench-error twice"), "{reason}");
 }
 
 #[test]

@@ -82,7 +82,8 @@ impl Inputs {
             // Every tile packs the right factor anew, so as few tiles as there are helpers.
             Operation::Matmul => (1, split_in_three(self.rows)),
             Operation::Maxpool => (4, tile_ranges(self.rows / 4, 4)),
-            Operation::Softmax => (1, tile_ranges(self.rows, 5 * width)),
+            // The largest of a row takes a comparison for every pair.
+            Operation::Softmax => (1, tile_ranges(self.rows, width.max(width * width.saturating_sub(1) / 2))),
             _ => (1, tile_ranges(self.rows, 1)),
         };
         let pieces = party.run_in(&tiles, |tile, range| async move {
