@@ -2,6 +2,21 @@
 
 use crate::protocol::{Bits, ProtocolError, Term, Tile, TileShare, and, inject, inject_sum, sign};
 
+/// `x` where the bit is set, else `y`.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `y + b (x - y)` |
+/// | Holds | `n` shared bits, `x`, `y` of `n` elements -> `z` |
+/// | Rounds | 1 |
+/// | Bytes | `32 n` over the three parties |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | [`inject`] |
+pub async fn select(tile: &Tile<'_>, bits: &Bits, x: &TileShare, y: &TileShare) -> Result<TileShare, ProtocolError> {
+    Ok(inject(tile, bits, &x.clone().minus(y)).await?.0.plus(y))
+}
+
 /// The larger of two, element by element.
 ///
 /// | | |
@@ -12,11 +27,22 @@ use crate::protocol::{Bits, ProtocolError, Term, Tile, TileShare, and, inject, i
 /// | Bytes | those of [`sign`], and `32 n` over the three parties |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | `y + [x >= y](x - y)` by [`sign`] and [`inject`] |
+/// | Source | [`sign`] and [`select`] |
 pub async fn maximum(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<TileShare, ProtocolError> {
-    let difference = x.clone().minus(y);
-    let larger = sign(tile, &difference).await?;
-    Ok(inject(tile, &larger, &difference).await?.0.plus(y))
+    let larger = sign(tile, &x.clone().minus(y)).await?;
+    select(tile, &larger, x, y).await
+}
+
+/// The smaller of two, element by element: as [`maximum`] in every respect.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `min(x, y)`, exact for `abs(x - y)` in the comparison window |
+/// | Holds | `x`, `y` of `n` elements -> `z` |
+/// | Rounds, Bytes, Secure against, Reveals, Source | as [`maximum`] |
+pub async fn minimum(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<TileShare, ProtocolError> {
+    let larger = sign(tile, &x.clone().minus(y)).await?;
+    select(tile, &larger, y, x).await
 }
 
 /// Which column of each row is largest: one plane of `rows` bits per column, exactly one of them set.
@@ -97,10 +123,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::world::{World, assert_masked};
+    use crate::protocol::carry_bytes;
+    use crate::world::{Cost, World, assert_masked};
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn the_larger_and_the_smaller_match_plaintext(
+            pairs in prop::collection::vec((-1_i64 << 29..1 << 29, -1_i64 << 29..1 << 29), 1..70), helper in 0_usize..3,
+        ) {
+            let words = |part: fn(&(i64, i64)) -> i64| pairs.iter().map(|p| part(p).cast_unsigned()).collect::<Vec<_>>();
+            let (x, y) = (words(|p| p.0), words(|p| p.1));
+            let (sign, depth) = carry_bytes(31);
+            let want = Cost { rounds: 1 + depth + 1, sent_bytes: sign * x.len().div_ceil(64) + 32 * x.len() };
+            let (z, run) = World::new(1).tile(helper, [&x, &y], async |tile, [x, y]| maximum(tile, &x, &y).await);
+            prop_assert_eq!((z, run.cost), (words(|p| p.0.max(p.1)), want));
+            let (z, run) = World::new(1).tile(helper, [&x, &y], async |tile, [x, y]| minimum(tile, &x, &y).await);
+            prop_assert_eq!((z, run.cost), (words(|p| p.0.min(p.1)), want));
+        }
+
         #[test]
         fn row_max_matches_plaintext(x in prop::collection::vec(-1_i64 << 29..1 << 29, 60), cols in 2_usize..7, helper in 0_usize..3) {
             let x: Vec<u64> = x[..60 / cols * cols].iter().map(|x| (x / 7 * 7).cast_unsigned()).collect();
@@ -118,6 +159,14 @@ mod tests {
             crate::protocol::to_arithmetic(tile, &planes[0], 2).await
         });
         assert_eq!(z, [1, 1]);
+    }
+
+    #[test]
+    fn a_selection_sends_only_masked_words() {
+        let x: Vec<u64> = (0..64).map(|i| i << 16).collect();
+        let program = async |tile: &Tile<'_>, [x, y]: [TileShare; 2]| minimum(tile, &x, &y).await;
+        let run = |keys| World::new(1).with_keys(keys).tile(1, [&x, &vec![7; 64]], program).1;
+        assert_masked(&run(2), &run(3));
     }
 
     #[test]

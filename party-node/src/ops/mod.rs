@@ -17,7 +17,7 @@ mod softmax;
 pub use clamp::clamp;
 pub use exp::{exp, exp_negative};
 pub use log::log;
-pub use max::{argmax, maximum, row_max};
+pub use max::{argmax, maximum, minimum, row_max, select};
 pub use reciprocal::{divide, divide_bounded, reciprocal, reciprocal_bounded};
 pub use relu::{relu, relu_backward};
 pub use root::{inverse_sqrt, sqrt};
