@@ -5,7 +5,8 @@
 //! never receives anything, so it can run ahead; what it deals depends on masks alone. The helper rotates by tile, so
 //! that every party carries a third of the bytes and of the products.
 //!
-//! This is the executable specification `protocols.py` in Rust; `docs/protocols.md` has the security argument.
+//! It agrees with the executable specification behind `tools/spec-vectors` in bytes, rounds and results (`tests/spec.rs`);
+//! `docs/protocols.md` has the security argument.
 
 mod compare;
 mod inject;
@@ -41,6 +42,7 @@ pub use wire::{FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, parse_frame};
 #[cfg(any(test, feature = "test-world"))]
 pub use prss::Recorder;
 
+use self::wire::Wire;
 use crate::compute::Compute;
 use crate::meter::Meter;
 use crate::transport::{Transport, TransportError};
@@ -106,8 +108,6 @@ pub struct Party {
     #[cfg(any(test, feature = "test-world"))]
     recorder: Option<Arc<Recorder>>,
 }
-
-use wire::Wire;
 
 impl Party {
     /// A lane that speaks through `transport` under fresh keys.
