@@ -1,7 +1,7 @@
 //! Agreement with the executable specification of the protocol core: results word for word, bytes by party, rounds.
 //!
 //! `tests/data/spec-vectors.csv` was made by `tools/spec-vectors`, which runs the specification on the product's own
-//! streams (see there) and writes what it computed and counted; to make it again: `tools/spec-vectors PATH/protocols.py`.
+//! streams (see there) and writes what it computed and counted; to make it again: `tools/spec-vectors`.
 
 #![allow(clippy::unwrap_used, reason = "a test program: what cannot fail may panic")]
 

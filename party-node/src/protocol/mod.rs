@@ -5,7 +5,7 @@
 //! never receives anything, so it can run ahead; what it deals depends on masks alone. The helper rotates by tile, so
 //! that every party carries a third of the bytes and of the products.
 //!
-//! It agrees with the executable specification behind `tools/spec-vectors` in bytes, rounds and results (`tests/spec.rs`);
+//! It agrees with the executable specification `tools/protocols.py` in bytes, rounds and results (`tests/spec.rs`);
 //! `docs/protocols.md` has the security argument.
 
 mod compare;
