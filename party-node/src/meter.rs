@@ -196,16 +196,19 @@ mod tests {
     #[test]
     fn phases_are_exclusive_and_sum_to_wall_time() {
         let counters = Arc::new(LaneCounters::default());
-        let start = Instant::now();
+        let outer = Instant::now();
         let meter = Meter::new(counters.clone());
+        let inner = Instant::now();
         meter.within(Phase::Compute, || {
             std::thread::sleep(Duration::from_millis(20));
             meter.within(Phase::OpenWait, || std::thread::sleep(Duration::from_millis(20)));
         });
+        let inner = inner.elapsed().as_secs_f64();
         meter.switch(Phase::Idle);
-        let (wall, snapshot) = (start.elapsed().as_secs_f64(), counters.snapshot());
+        let (outer, snapshot) = (outer.elapsed().as_secs_f64(), counters.snapshot());
         let sum: f64 = snapshot.phase_seconds.iter().sum();
-        assert!((sum / wall - 1.0).abs() < 0.01, "{sum} of {wall}");
+        // The meter's own life lies between the two; nothing in it is counted twice or lost.
+        assert!(inner <= sum + 1e-9 && sum <= outer + 1e-9, "{sum} between {inner} and {outer}");
         assert!(snapshot.phase_seconds[Phase::Compute as usize] >= 0.019);
         assert!(snapshot.phase_seconds[Phase::OpenWait as usize] >= 0.019);
         assert_eq!(counters.open_waits.number.load(Relaxed), 1);
