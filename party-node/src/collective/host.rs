@@ -352,21 +352,4 @@ mod tests {
             "lane 1 of this party takes part in a reduce-scatter of 6 words where a reduce-scatter of 5 words was due"
         );
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release -- --ignored --nocapture host_speed"]
-    fn host_speed() {
-        let times = on_lanes(host(4), |mut lane| {
-            let (data, mut shard) = (words(1, lane.rank(), 120_000), Vec::new());
-            let mut run = || {
-                lane.reduce_scatter(&data, &mut shard).unwrap();
-                lane.all_gather(&shard, data.len()).unwrap()
-            };
-            run();
-            let start = Instant::now();
-            (0..200).for_each(|_| drop(run()));
-            start.elapsed() / 200
-        });
-        println!("reduce-scatter and all-gather of 120000 words over 4 lanes: {:?}", times.iter().max());
-    }
 }
