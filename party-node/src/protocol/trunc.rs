@@ -22,9 +22,8 @@ use crate::meter::Phase;
 /// The evaluators open `W = v + R + 2^62` under the helper's mask `R`. As `v + 2^62` has a clear top bit, the sum has
 /// wrapped exactly if the top bit of `R` is set and that of `W` is not; the second round adds that bit at `2^(64-shift)`.
 pub async fn trunc(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
-    assert!((1..=62).contains(&shift), "a product has a sign, a guard bit and at least one bit to drop");
-    let fast = tile.party().spec().trunc == Truncation::Fast;
-    trunc_either(tile, v, shift, fast).await
+    let variant = if tile.party().spec().trunc == Truncation::Fast { Variant::Fast } else { Variant::Exact };
+    Ok(truncated(tile, v, shift, variant).await?.0)
 }
 
 /// As [`trunc`] with `trunc = "exact"`, whatever the job says: for products so large that the fast variant, which
@@ -36,25 +35,55 @@ pub async fn trunc(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<Til
 /// | Rounds | 2 |
 /// | Bytes | `(24 + 3 shift / 8) n` over the three parties |
 pub async fn trunc_exact(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
-    trunc_either(tile, v, shift, false).await
+    Ok(truncated(tile, v, shift, Variant::Exact).await?.0)
 }
 
-async fn trunc_either(tile: &Tile<'_>, v: DoubledPartial, shift: u32, fast: bool) -> Result<TileShare, ProtocolError> {
-    if tile.is_helper() { Ok(trunc_helper(tile, v, shift, fast)) } else { trunc_evaluator(tile, v, shift, fast).await }
+/// What a truncation spends on the wrap bit and on its rounding.
+#[derive(Clone, Copy, PartialEq)]
+enum Variant {
+    /// Without the wrap bit.
+    Fast,
+    /// Never wrong in range, rounded at random.
+    Exact,
+    /// As exact, and hands out the low bits that a comparison needs to round down.
+    Floor,
 }
 
-fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, fast: bool) -> TileShare {
+/// The truncated value and, for [`Variant::Floor`], two numbers whose sum carries out of `shift` bits if a unit must be
+/// taken off: `R mod 2^shift` at the helper, `2^shift - 1 - W mod 2^shift` at the evaluators. Else nothing.
+async fn truncated(
+    tile: &Tile<'_>,
+    v: DoubledPartial,
+    shift: u32,
+    variant: Variant,
+) -> Result<(TileShare, Vec<u64>), ProtocolError> {
+    assert!((1..=62).contains(&shift), "a product has a sign, a guard bit and at least one bit to drop");
+    if tile.is_helper() {
+        Ok(trunc_helper(tile, v, shift, variant))
+    } else {
+        trunc_evaluator(tile, v, shift, variant).await
+    }
+}
+
+fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, variant: Variant) -> (TileShare, Vec<u64>) {
     let outer = tile.meter().switch(Phase::Truncate);
     let (op, mut mask) = (tile.op(), v.0);
     elementwise::negate(&mut mask);
     op.add_masks(Purpose::Product, &mut mask);
+    let low = low_bits(&mask, 0, shift, variant);
     let top = elementwise::trunc_mask(&mut mask, shift);
     let (mut a, mut b) = op.deal(Purpose::Output, mask);
-    if !fast {
+    if variant != Variant::Fast {
         deal_wrap(&op, tile, top, &mut a, &mut b, shift);
     }
     tile.meter().switch(outer);
-    TileShare { u: a, v: b }
+    (TileShare { u: a, v: b }, low)
+}
+
+/// The low `shift` bits of every word, flipped where `flip` has ones; nothing unless the variant needs them.
+fn low_bits(words: &[u64], flip: u64, shift: u32, variant: Variant) -> Vec<u64> {
+    let low = (1 << shift) - 1;
+    if variant == Variant::Floor { words.iter().map(|word| (word ^ flip) & low).collect() } else { vec![] }
 }
 
 /// Helper: shares the top bit of its mask mod `2^shift`, and takes the masks of the wrap bit off its components.
@@ -79,30 +108,30 @@ async fn trunc_evaluator(
     tile: &Tile<'_>,
     v: DoubledPartial,
     shift: u32,
-    fast: bool,
-) -> Result<TileShare, ProtocolError> {
+    variant: Variant,
+) -> Result<(TileShare, Vec<u64>), ProtocolError> {
     let (op, n, mut w) = (tile.op(), v.len(), v.0);
     tile.meter().within(Phase::Truncate, || op.add_own_mask(Purpose::Product, &mut w));
     let theirs = op.exchange(&w).await?;
     let mut own = op.dealt(Purpose::Output, n).await?;
-    if fast {
+    if variant == Variant::Fast {
         elementwise::add_add(&mut w, &theirs, 0);
         elementwise::shift_right(&mut w, shift);
-        return Ok(TileShare { u: w, v: own });
+        return Ok((TileShare { u: w, v: own }, vec![]));
     }
     let top = dealt_top(&op, tile, n, shift).await?;
-    let (wrap_mask, wrap) = tile.meter().within(Phase::Truncate, || {
+    let (wrap_mask, wrap, low) = tile.meter().within(Phase::Truncate, || {
         elementwise::add_add(&mut w, &theirs, 1 << 62);
         let mask = op.own_mask(Purpose::Wrap, n);
         let wrap = elementwise::trunc_wrap(&w, &top, &mask, shift);
-        (mask, wrap)
+        (mask, wrap, low_bits(&w, u64::MAX, shift, variant))
     });
     let their_wrap = op.exchange_packed(&wrap, shift).await?;
     tile.meter().within(Phase::Truncate, || {
         elementwise::trunc_finish(&mut w, &wrap, &their_wrap, shift);
         elementwise::sub_shifted(&mut own, &wrap_mask, 64 - shift);
     });
-    Ok(TileShare { u: w, v: own })
+    Ok((TileShare { u: w, v: own }, low))
 }
 
 /// Drops `shift` bits and rounds down exactly: nothing but the result can be learned once it is opened.
@@ -117,33 +146,11 @@ async fn trunc_evaluator(
 /// | Reveals | nothing |
 /// | Source | ours: [`trunc`] with the borrow `[W mod 2^shift < R mod 2^shift]` taken off, a comparison of what the evaluators know with what the helper knows |
 pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Result<TileShare, ProtocolError> {
-    assert!((1..=62).contains(&shift), "a product has a sign, a guard bit and at least one bit to drop");
-    let (op, n, mut w) = (tile.op(), v.len(), v.0);
-    let low = (1_u64 << shift) - 1;
+    let n = v.len();
+    let (rounded, low) = truncated(tile, v, shift, Variant::Floor).await?;
     // R > W (low bits) is the carry out of R + (2^shift - 1 - W).
-    if tile.is_helper() {
-        elementwise::negate(&mut w);
-        op.add_masks(Purpose::Product, &mut w);
-        let low_bits: Vec<u64> = w.iter().map(|word| word & low).collect();
-        let top = elementwise::trunc_mask(&mut w, shift);
-        let (mut a, mut b) = op.deal(Purpose::Output, w);
-        deal_wrap(&op, tile, top, &mut a, &mut b, shift);
-        let borrow = carry(tile, &low_bits, shift, None).await?;
-        return Ok(TileShare { u: a, v: b }.minus(&to_arithmetic(tile, &borrow, n).await?));
-    }
-    op.add_own_mask(Purpose::Product, &mut w);
-    let theirs = op.exchange(&w).await?;
-    elementwise::add_add(&mut w, &theirs, 1 << 62);
-    let mut own = op.dealt(Purpose::Output, n).await?;
-    let top = dealt_top(&op, tile, n, shift).await?;
-    let wrap_mask = op.own_mask(Purpose::Wrap, n);
-    let wrap = elementwise::trunc_wrap(&w, &top, &wrap_mask, shift);
-    let complement: Vec<u64> = w.iter().map(|word| !word & low).collect();
-    let their_wrap = op.exchange_packed(&wrap, shift).await?;
-    elementwise::trunc_finish(&mut w, &wrap, &their_wrap, shift);
-    elementwise::sub_shifted(&mut own, &wrap_mask, 64 - shift);
-    let borrow = carry(tile, &complement, shift, None).await?;
-    Ok(TileShare { u: w, v: own }.minus(&to_arithmetic(tile, &borrow, n).await?))
+    let borrow = carry(tile, &low, shift, None).await?;
+    Ok(rounded.minus(&to_arithmetic(tile, &borrow, n).await?))
 }
 
 #[cfg(test)]
