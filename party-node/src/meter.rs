@@ -120,6 +120,18 @@ pub struct Snapshot {
     pub sent_bytes: u64,
 }
 
+impl Snapshot {
+    /// What happened since an earlier one.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            phase_seconds: std::array::from_fn(|i| self.phase_seconds[i] - before.phase_seconds[i]),
+            rounds: self.rounds - before.rounds,
+            sent_bytes: self.sent_bytes - before.sent_bytes,
+        }
+    }
+}
+
 impl LaneCounters {
     /// Reads the counters.
     #[allow(clippy::cast_precision_loss, reason = "nanoseconds of a run fit a double's 53 bits for 100 days")]
@@ -166,6 +178,12 @@ impl Meter {
         let result = work();
         self.switch(outer);
         result
+    }
+
+    /// The counters up to now, the running phase included.
+    pub fn snapshot(&self) -> Snapshot {
+        self.switch(self.phase.get());
+        self.counters.snapshot()
     }
 
     /// Counts a message handed to the transport.

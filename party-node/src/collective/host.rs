@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use std::time::{Duration, Instant};
 
 use super::{Collective, CollectiveError, shard_range};
+use crate::compute::elementwise::add_assign;
 
 /// How long lanes wait for the last one. Long, since one lane alone may measure or evaluate while the others wait;
 /// a lane that fails is noticed at once, whatever this says.
@@ -238,12 +239,6 @@ impl Meeting {
     fn break_up(&self, state: &mut State, error: CollectiveError) {
         state.broken.get_or_insert(error);
         self.changed.notify_all();
-    }
-}
-
-fn add_assign(sum: &mut [u64], words: &[u64]) {
-    for (sum, word) in sum.iter_mut().zip(words) {
-        *sum = sum.wrapping_add(*word);
     }
 }
 

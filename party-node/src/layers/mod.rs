@@ -10,6 +10,7 @@ use shared::share::Share;
 
 pub use loss::loss_gradient;
 
+use crate::compute::elementwise;
 use crate::ops::{relu, relu_backward, sigmoid, tanh};
 use crate::protocol::{
     DoubledPartial, Kept, Matrix, ProtocolError, Tile, TileShare, View, matmul, matmul_doubled, mul_doubled, trunc,
@@ -173,13 +174,13 @@ fn accumulate(
     let sums = gradient.map(|gradient| {
         let mut sums = vec![0_u64; place.outputs];
         for row in gradient.chunks(place.outputs) {
-            crate::compute::elementwise::add_assign(&mut sums, row);
+            elementwise::add_assign(&mut sums, row);
         }
         sums
     });
     let scale = 1 << tile.party().fixed().bits();
     let mut sums = DoubledPartial::from_share(tile, &sums, scale);
-    crate::compute::elementwise::add_assign(&mut into[place.biases.clone()], sums.addends());
+    elementwise::add_assign(&mut into[place.biases.clone()], sums.addends());
 }
 
 /// Truncated product of fixed-point numbers.

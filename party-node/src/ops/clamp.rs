@@ -1,6 +1,6 @@
 //! Clamping to a public interval.
 
-use crate::protocol::{ProtocolError, Term, Tile, TileShare, inject_sum, sign};
+use crate::protocol::{Bits, ProtocolError, Term, Tile, TileShare, inject_sum, sign};
 
 /// `min(max(x, low), high)`.
 ///
@@ -27,12 +27,7 @@ pub async fn clamp(tile: &Tile<'_>, x: &TileShare, low: i64, high: i64) -> Resul
 }
 
 /// `[x >= low]` and `[x >= high]`, side by side.
-pub(super) async fn above(
-    tile: &Tile<'_>,
-    x: &TileShare,
-    low: i64,
-    high: i64,
-) -> Result<(crate::protocol::Bits, crate::protocol::Bits), ProtocolError> {
+pub(super) async fn above(tile: &Tile<'_>, x: &TileShare, low: i64, high: i64) -> Result<(Bits, Bits), ProtocolError> {
     let n = x.len();
     // Each half starts on a word of its own, so that the planes can be cut apart.
     let padded = n.next_multiple_of(64);

@@ -9,9 +9,7 @@ use shared::job::{Micro, Operation, Reveal};
 use shared::share::Share;
 
 use super::LaneOutcome;
-use super::lane::difference;
 use crate::collective::shard_range;
-use crate::meter::Phase;
 use crate::ops::{maximum, relu, sigmoid, softmax};
 use crate::protocol::{Matrix, Party, ProtocolError, Tile, TileShare, matmul, open, split_in_three, tile_ranges};
 
@@ -26,7 +24,7 @@ pub(super) fn run(
     let rows = shard_range(micro.rows, rank, size);
     let inputs = Inputs::generate(party, micro, rows);
     inputs.repeat(party)?;
-    let before = snapshot(party);
+    let before = party.meter().snapshot();
     let (start, mut outcome) = (Instant::now(), LaneOutcome::default());
     let mut result = Share::default();
     for _ in 0..micro.repetitions {
@@ -35,18 +33,13 @@ pub(super) fn run(
         outcome.step_seconds.push(begun.elapsed().as_secs_f64());
     }
     outcome.train_seconds = start.elapsed().as_secs_f64();
-    outcome.during = difference(snapshot(party), before);
+    outcome.during = party.meter().snapshot().since(&before);
     if policy.contains(&Reveal::BenchError) && rank == 0 {
         party.meter().revealed(Reveal::BenchError);
         let opened = open_share(party, &result)?;
         outcome.opened = vec![(Reveal::BenchError, inputs.largest_error(party, &opened))];
     }
     Ok(outcome)
-}
-
-fn snapshot(party: &Party) -> crate::meter::Snapshot {
-    party.meter().switch(Phase::Compute);
-    party.meter().counters().snapshot()
 }
 
 fn open_share(party: &Party, share: &Share) -> Result<Vec<u64>, ProtocolError> {

@@ -12,7 +12,7 @@ use shared::wire::Calibration;
 use super::evaluate::evaluate;
 use super::optimiser::Optimiser;
 use super::{LaneError, LaneOutcome, LaneSetup, PartyData, bench};
-use crate::collective::{Collective, shard_range};
+use crate::collective::{Collective, CollectiveError, shard_range};
 use crate::layers::{Network, loss_gradient};
 use crate::meter::{Meter, Phase, Snapshot};
 use crate::protocol::{Party, ProtocolError, split_in_three};
@@ -53,6 +53,7 @@ enum Team {
 
 impl LaneRun {
     fn work(&mut self, job: &Arc<JobSpec>, data: Option<&Arc<PartyData>>) -> Result<LaneOutcome, LaneError> {
+        self.party.meter().switch(Phase::Compute);
         match (&job.work, data) {
             (Work::Train(training), Some(data)) => self.train(job, training, data),
             (Work::Train(_), None) => Err(LaneError::Job("a training job came without data".into())),
@@ -68,7 +69,7 @@ impl LaneRun {
         Optimiser::check(&training.train, training.train.batch, self.party.fixed().bits()).map_err(LaneError::Job)?;
         let mut parameters = initial_share(&self.party, training);
         let calibration = self.calibrate(training, data, &parameters)?;
-        let before = self.snapshot();
+        let before = self.party.meter().snapshot();
         let start = Instant::now();
         let mut optimiser = self.optimiser(training, Team::All);
         let steps = training.train.steps(training.train_rows);
@@ -93,7 +94,7 @@ impl LaneRun {
             }
         }
         outcome.train_seconds = start.elapsed().as_secs_f64();
-        outcome.during = difference(self.snapshot(), before);
+        outcome.during = self.party.meter().snapshot().since(&before);
         if first {
             let alive = || (self.progress)(done, steps);
             let opened = evaluate(&self.party, &training.model, &parameters, data, &job.reveal, &alive);
@@ -116,7 +117,6 @@ impl LaneRun {
         team: Team,
     ) -> Result<Share, LaneError> {
         let (rank, size) = self.place(team);
-        self.party.meter().switch(Phase::Compute);
         let slice = &batch[shard_range(batch.len(), rank, size)];
         let gradient = gradient(&self.party, training, data, parameters, slice).map_err(|source| self.peer(source))?;
         if size == 1 {
@@ -149,9 +149,9 @@ impl LaneRun {
         let weak_batch = batch.repeat(self.collective.size());
         let (mut one_lane, mut computing) = (0.0, 0.0);
         if self.collective.rank() == 0 {
-            let before = self.snapshot();
+            let before = self.party.meter().snapshot();
             one_lane = self.time_steps(training, data, parameters, &batch, Team::Alone)?;
-            computing = computing_share(&difference(self.snapshot(), before));
+            computing = computing_share(&self.party.meter().snapshot().since(&before));
             #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 samples")]
             let rate = (batch.len() as f64 / one_lane).to_bits();
             self.party.meter().counters().baseline_rate_bits.store(rate, Relaxed);
@@ -199,7 +199,7 @@ impl LaneRun {
     fn among_lanes<T>(
         &mut self,
         bytes: usize,
-        work: impl FnOnce(&mut dyn Collective) -> Result<T, crate::collective::CollectiveError>,
+        work: impl FnOnce(&mut dyn Collective) -> Result<T, CollectiveError>,
     ) -> Result<T, LaneError> {
         let step = self.step;
         let Self { party, collective, .. } = self;
@@ -208,13 +208,6 @@ impl LaneRun {
             .meter()
             .within(Phase::Allreduce, || work(&mut **collective))
             .map_err(|source| LaneError::Collective { step, source })
-    }
-
-    fn snapshot(&self) -> Snapshot {
-        // Close the running phase, so that the counters are up to date.
-        let meter = self.party.meter();
-        meter.switch(Phase::Compute);
-        meter.counters().snapshot()
     }
 
     fn count(&self, samples: usize) {
@@ -280,13 +273,4 @@ fn gather(share: &Share, rows: &[usize], width: usize) -> Share {
 fn computing_share(during: &Snapshot) -> f64 {
     let own = [Phase::Data, Phase::Compute, Phase::Truncate].map(|phase| during.phase_seconds[phase as usize]);
     own.iter().sum::<f64>() / during.phase_seconds.iter().sum::<f64>()
-}
-
-/// What happened between two snapshots.
-pub(super) fn difference(after: Snapshot, before: Snapshot) -> Snapshot {
-    Snapshot {
-        phase_seconds: std::array::from_fn(|i| after.phase_seconds[i] - before.phase_seconds[i]),
-        rounds: after.rounds - before.rounds,
-        sent_bytes: after.sent_bytes - before.sent_bytes,
-    }
 }
