@@ -4,8 +4,9 @@ use rand::Rng;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
-use shared::config::{BuiltIn, JobFile, ModelKind};
+use shared::config::{BuiltIn, JobFile};
 use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, Reveal, Work};
+use shared::model::{ModelName, Shape};
 use shared::wire::PartyReport;
 
 use crate::args::{BenchArgs, Output, RunArgs, Workload};
@@ -107,7 +108,7 @@ impl<'a> Bench<'a> {
         let mut job = self.job.clone();
         job.data.set = set;
         if set == BuiltIn::Digits {
-            (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![64]);
+            (job.model.kind, job.model.hidden) = (ModelName::Mlp, vec![64]);
             (job.train.epochs, job.train.lr) = (15, 0.1);
             self.reapply(&mut job)?;
         }
@@ -117,7 +118,7 @@ impl<'a> Bench<'a> {
             let data = data::load(&job.data, &job.protocol)?;
             let completed = self.train(&job, &data, None)?;
             accuracies.extend(opened(&completed.reports[0], Reveal::TestAccuracy));
-            plaintext.extend(plain::run(&job::model(&job, &data), &job.train, &data).accuracy);
+            plaintext.extend(plain::run(&job::model(&job, &data)?, &job.train, &data).accuracy);
             runs.push(completed);
         }
         let seconds: Vec<f64> = runs.iter().map(|run| run.reports[0].train_seconds).collect();
@@ -140,7 +141,7 @@ impl<'a> Bench<'a> {
     fn steps(&self) -> Result<Line, LaunchError> {
         let mut job = self.job.clone();
         let steps = self.args.runs.unwrap_or(30);
-        (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![128, 128]);
+        (job.model.kind, job.model.hidden) = (ModelName::Mlp, vec![128, 128]);
         (job.train.lr, job.train.batch) = (0.1, 128);
         self.reapply(&mut job)?;
         let data = generated_images(10 * job.train.batch, job.train.seed);
@@ -255,6 +256,7 @@ fn generated_images(rows: usize, seed: u64) -> Dataset {
         name: "generated images".into(),
         task: Task::Multiclass,
         features: (0..784).map(|pixel| format!("pixel {pixel}")).collect(),
+        shape: Shape::image(1, 28, 28),
         classes: (0..10).map(|class| class.to_string()).collect(),
         target_scale: 1.0,
         missing: Vec::new(),

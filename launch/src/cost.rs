@@ -101,7 +101,7 @@ impl Prices {
         match layer {
             Layer::Relu => self.relu(),
             Layer::Sigmoid | Layer::Tanh => self.sigmoid(),
-            Layer::Linear { .. } => Cost::default(),
+            _ => Cost::default(),
         }
     }
 
@@ -109,14 +109,14 @@ impl Prices {
         match layer {
             Layer::Relu => self.inject_again,
             Layer::Sigmoid | Layer::Tanh => self.product().times(2.0),
-            Layer::Linear { .. } => Cost::default(),
+            _ => Cost::default(),
         }
     }
 
     /// Gradient of the loss by the scores.
     fn loss(&self, loss: Loss, rows: f64, outputs: f64) -> Cost {
         match loss {
-            Loss::MeanSquared => Cost::default(),
+            Loss::MeanSquared | Loss::MeanAbsolute => Cost::default(),
             Loss::BinaryCrossEntropy => self.sigmoid().of(rows * outputs),
             Loss::SoftmaxCrossEntropy => self.softmax(rows, outputs),
         }
@@ -200,10 +200,10 @@ pub(crate) struct Part {
 #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
 pub(crate) fn step(model: &Model, train: &TrainSpec, protocol: &ProtocolSpec) -> Vec<Part> {
     let (prices, rows) = (Prices::new(protocol), train.batch as f64);
-    let (mut parts, mut width, mut linear) = (Vec::new(), model.inputs as f64, 0);
-    for (index, &layer) in model.layers.iter().enumerate() {
+    let (mut parts, mut width, mut linear) = (Vec::new(), model.inputs() as f64, 0);
+    for (index, layer) in model.nodes.iter().map(|node| node.layer).enumerate() {
         match layer {
-            Layer::Linear { outputs } => {
+            Layer::Linear { outputs, .. } => {
                 let outputs = outputs as f64;
                 let forward = prices.product().of(rows * outputs);
                 // The weight gradient goes beside the next layer's work; the first layer has no gradient to hand on.

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use orchestrator::JobFailure;
+use shared::model::ModelError;
 use shared::wire::FailureKind;
 
 use crate::data::DataError;
@@ -59,6 +60,15 @@ pub(crate) enum LaunchError {
         /// Task.
         task: &'static str,
     },
+    /// A model for images without images.
+    #[error("model.kind = {kind:?} takes images, but samples are vectors: set data.image = [channels, height, width]")]
+    NotImages {
+        /// The model.
+        kind: &'static str,
+    },
+    /// The network does not fit together.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// No such bench line.
     #[error("{0}")]
     Usage(String),
@@ -91,6 +101,8 @@ impl LaunchError {
             | Self::Data(_)
             | Self::MoreLanesThanSamples { .. }
             | Self::NoSuchMetric { .. }
+            | Self::NotImages { .. }
+            | Self::Model(_)
             | Self::Usage(_) => Code::Usage,
             Self::Folder { .. } => Code::Job,
             Self::Job { failure, .. } => match failure.failure.kind {

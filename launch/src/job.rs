@@ -1,6 +1,6 @@
 //! From a job file and its data to the job that the parties agree on.
 
-use shared::config::{Activation, JobFile, ModelKind};
+use shared::config::{Activation, JobFile};
 use shared::job::{JobSpec, PROTOCOL_VERSION, Reveal, Training, Work};
 use shared::model::{Layer, Loss, Model};
 
@@ -9,24 +9,29 @@ use crate::device;
 use crate::exit::LaunchError;
 
 /// The network that a job file asks for, fitted to the data.
-pub(crate) fn model(job: &JobFile, data: &Dataset) -> Model {
+pub(crate) fn model(job: &JobFile, data: &Dataset) -> Result<Model, LaunchError> {
     let loss = match data.task {
         Task::Binary => Loss::BinaryCrossEntropy,
         Task::Multiclass => Loss::SoftmaxCrossEntropy,
         Task::Regression => Loss::MeanSquared,
     };
-    let hidden = match job.model.kind {
-        ModelKind::Logreg => &[][..],
-        ModelKind::Mlp => &job.model.hidden,
-    };
-    let mut model = Model::mlp(data.features.len(), hidden, data.outputs(), loss);
+    if job.model.kind.takes_images() && data.shape.positions() == 1 {
+        return Err(LaunchError::NotImages { kind: job.model.kind.name() });
+    }
+    let mut model = job.model.kind.build(data.shape, &job.model.hidden, data.outputs(), loss);
     let activation = match job.model.activation {
         Activation::Relu => Layer::Relu,
         Activation::Sigmoid => Layer::Sigmoid,
         Activation::Tanh => Layer::Tanh,
     };
-    model.layers.iter_mut().filter(|layer| **layer == Layer::Relu).for_each(|layer| *layer = activation);
     model
+        .nodes
+        .iter_mut()
+        .map(|node| &mut node.layer)
+        .filter(|layer| **layer == Layer::Relu)
+        .for_each(|layer| *layer = activation);
+    model.wiring()?;
+    Ok(model.pool_before_relu())
 }
 
 /// The openings that the job may make: those of the job file, or the test metrics of the task.
@@ -52,7 +57,7 @@ pub(crate) fn spec(job: &JobFile, data: &Dataset, data_digest: [u8; 32]) -> Resu
         return Err(LaunchError::MoreLanesThanSamples { lanes, rows });
     }
     let training = Training {
-        model: model(job, data),
+        model: model(job, data)?,
         train: job.train.clone(),
         train_rows: rows,
         test_rows: data.test.count,
@@ -66,7 +71,7 @@ pub(crate) fn spec(job: &JobFile, data: &Dataset, data_digest: [u8; 32]) -> Resu
         threads: device::threads_per_lane(lanes, job.job.threads),
         protocol: job.protocol,
         reveal: reveal(job, data.task)?,
-        work: Work::Train(training),
+        work: Work::Train(Box::new(training)),
         peer_timeout_seconds: job.job.peer_timeout_seconds,
     })
 }
@@ -95,11 +100,11 @@ mod tests {
             data::load(&DataSection { set: BuiltIn::Digits, ..DataSection::default() }, &ProtocolSpec::default())
                 .unwrap();
         let mut job = JobFile::default();
-        (job.model.kind, job.model.activation, job.model.hidden) = (ModelKind::Mlp, Activation::Tanh, vec![5]);
-        assert_eq!(
-            model(&job, &data).layers,
-            [Layer::Linear { outputs: 5 }, Layer::Tanh, Layer::Linear { outputs: 10 }]
-        );
+        (job.model.kind, job.model.activation, job.model.hidden) =
+            (shared::model::ModelName::Mlp, Activation::Tanh, vec![5]);
+        let layers: Vec<_> = model(&job, &data).unwrap().nodes.into_iter().map(|node| node.layer).collect();
+        let linear = |outputs| Layer::Linear { outputs, bias: true };
+        assert_eq!(layers, [linear(5), Layer::Tanh, linear(10)]);
         job.reveal.open = Some(vec![Reveal::TestAuroc]);
         let error = reveal(&job, data.task).unwrap_err().to_string();
         assert_eq!(error, "reveal.open names test-auroc, which a multiclass task does not have");

@@ -76,7 +76,7 @@ impl<'a> Network<'a> {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     return false;
                 }
-                let x = gather(&rows.x, self.model.inputs, &batch);
+                let x = gather(&rows.x, self.model.inputs(), &batch);
                 let y = gather(&rows.y, self.model.outputs(), &batch);
                 let gradient = self.gradient(&x, &y, batch.len());
                 self.update(spec, lr, gradient);
@@ -88,10 +88,10 @@ impl<'a> Network<'a> {
     /// Scores of a batch; keeps the inputs of every layer.
     fn forward(&mut self, x: &[f64], count: usize) -> Vec<f64> {
         self.inputs.clear();
-        let (mut value, mut width, mut offset) = (x.to_vec(), self.model.inputs, 0);
-        for layer in &self.model.layers {
+        let (mut value, mut width, mut offset) = (x.to_vec(), self.model.inputs(), 0);
+        for layer in self.model.nodes.iter().map(|node| &node.layer) {
             let next = match layer {
-                Layer::Linear { outputs } => {
+                Layer::Linear { outputs, .. } => {
                     let size = (width + 1) * outputs;
                     let result = linear(&value, &self.parameters[offset..offset + size], count, width, *outputs);
                     (offset, width) = (offset + size, *outputs);
@@ -102,6 +102,7 @@ impl<'a> Network<'a> {
                 Layer::Relu => value.iter().map(|x| x.max(0.0)).collect(),
                 Layer::Sigmoid => value.iter().map(|&x| sigmoid(x)).collect(),
                 Layer::Tanh => value.iter().map(|x| x.tanh()).collect(),
+                other => unimplemented!("{}", other.kind()),
             };
             self.inputs.push(std::mem::replace(&mut value, next));
         }
@@ -113,9 +114,13 @@ impl<'a> Network<'a> {
         let scores = self.forward(x, count);
         let mut delta = loss_gradient(self.model.loss, &scores, y, self.model.outputs(), count);
         let mut gradient = vec![0.0; self.parameters.len()];
-        let mut shapes = self.model.linear_shapes();
+        let wiring = self.model.wiring().expect("a checked model");
+        let mut shapes: Vec<_> = (0..self.model.nodes.len())
+            .filter(|n| matches!(self.model.nodes[*n].layer, Layer::Linear { .. }))
+            .map(|n| (wiring.input(n).len(), wiring.output(n).len()))
+            .collect();
         let mut end = gradient.len();
-        for (layer, input) in self.model.layers.iter().zip(&self.inputs).rev() {
+        for (layer, input) in self.model.nodes.iter().map(|node| &node.layer).zip(&self.inputs).rev() {
             match layer {
                 Layer::Linear { .. } => {
                     let (width, outputs) = shapes.pop().expect("one shape per linear layer");
@@ -127,6 +132,7 @@ impl<'a> Network<'a> {
                 Layer::Relu => chain(&mut delta, input, |x| f64::from(x >= 0.0)),
                 Layer::Sigmoid => chain(&mut delta, input, |x| sigmoid(x) * (1.0 - sigmoid(x))),
                 Layer::Tanh => chain(&mut delta, input, |x| 1.0 - x.tanh() * x.tanh()),
+                other => unimplemented!("{}", other.kind()),
             }
         }
         gradient
@@ -202,7 +208,7 @@ fn loss_gradient(loss: Loss, scores: &[f64], y: &[f64], outputs: usize, count: u
     let predicted: Vec<f64> = match loss {
         Loss::BinaryCrossEntropy => scores.iter().map(|&score| sigmoid(score)).collect(),
         Loss::SoftmaxCrossEntropy => scores.chunks_exact(outputs).flat_map(softmax).collect(),
-        Loss::MeanSquared => scores.to_vec(),
+        Loss::MeanSquared | Loss::MeanAbsolute => scores.to_vec(),
     };
     predicted.iter().zip(y).map(|(p, y)| (p - y) / count as f64).collect()
 }
@@ -239,8 +245,8 @@ mod tests {
         ];
         for (loss, y, outputs) in cases {
             let mut model = Model::mlp(3, &[4, 5, 3], outputs, loss);
-            model.layers[1] = Layer::Tanh;
-            model.layers[3] = Layer::Sigmoid;
+            model.nodes[1].layer = Layer::Tanh;
+            model.nodes[3].layer = Layer::Sigmoid;
             let mut network = Network::new(&model, 7);
             let gradient = network.gradient(&x, &y, count);
             for (index, expected) in gradient.iter().enumerate() {
@@ -262,6 +268,7 @@ mod tests {
             Loss::BinaryCrossEntropy => (1.0 + s[0].exp()).ln() - y[0] * s[0],
             Loss::SoftmaxCrossEntropy => softmax(s).iter().zip(y).map(|(p, y)| -y * p.ln()).sum(),
             Loss::MeanSquared => s.iter().zip(y).map(|(s, y)| (s - y) * (s - y) / 2.0).sum(),
+            Loss::MeanAbsolute => s.iter().zip(y).map(|(s, y)| (s - y).abs()).sum(),
         };
         rows.map(of_row).sum()
     }
@@ -269,7 +276,7 @@ mod tests {
     #[test]
     fn updates_follow_pytorch() {
         // torch.optim.SGD([1.0], lr=0.1, momentum=0.9, nesterov, weight_decay=0.5), gradients 2.0 (clipped to 1.5), 1.0.
-        let model = Model { inputs: 1, layers: vec![], loss: Loss::MeanSquared };
+        let model = Model::sequence(shared::model::Shape::vector(1), &[], Loss::MeanSquared);
         let spec = |nesterov| TrainSpec {
             momentum: 0.9,
             nesterov,

@@ -155,10 +155,11 @@ impl Plan {
 fn memory(spec: &JobSpec, training: &Training) -> f64 {
     let (model, lanes) = (&training.model, f64::from(spec.lanes));
     let rows = (training.train_rows + training.test_rows) as f64;
-    let data = rows * (model.inputs + model.outputs()) as f64;
-    let widths: usize = model.linear_shapes().iter().map(|(_, outputs)| outputs).sum();
+    let data = rows * (model.inputs() + model.outputs()) as f64;
+    let wiring = model.wiring().expect("a job that was checked");
+    let widths: usize = (0..model.nodes.len()).map(|node| wiring.output(node).len()).sum();
     let batch = training.train.batch.min(training.train_rows) as f64;
-    let activations = batch * (model.inputs + 6 * widths) as f64;
+    let activations = batch * (model.inputs() + 6 * widths) as f64;
     let states = if training.train.momentum > 0.0 { 4.0 } else { 3.0 };
     let process = 12e6;
     process + 16.0 * (data + activations + lanes * states * model.parameters() as f64)

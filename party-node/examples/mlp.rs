@@ -23,7 +23,7 @@ fn main() -> Result<(), LaneError> {
     let train = TrainSpec { epochs: 25, batch: 32, lr: 0.5, momentum: 0.9, ..TrainSpec::default() };
     let (train_rows, test_rows, data_digest, calibration_steps) = (ROWS, ROWS, [0; 32], 0);
     let work = Training { model, train, train_rows, test_rows, data_digest, max_steps: None, calibration_steps };
-    let (work, reveal, protocol) = (Work::Train(work), vec![Reveal::TestAccuracy], ProtocolSpec::default());
+    let (work, reveal, protocol) = (Work::Train(Box::new(work)), vec![Reveal::TestAccuracy], ProtocolSpec::default());
     let (version, lanes, threads) = (PROTOCOL_VERSION.into(), 1, 1);
     let job = Arc::new(JobSpec { version, lanes, threads, protocol, work, reveal, peer_timeout_seconds: 10 });
 

@@ -14,7 +14,7 @@ use party_node::world::World;
 use shared::fixed::FixedPoint;
 use shared::ids::{Lane, PartyId};
 use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Training, Truncation, Work};
-use shared::model::{Layer, Loss, Model, Schedule, TrainSpec};
+use shared::model::{Loss, Model, Schedule, TrainSpec};
 use shared::share::{Share, join};
 
 /// A data set in the clear.
@@ -53,7 +53,7 @@ fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reve
         lanes,
         threads: 1,
         protocol: ProtocolSpec::default(),
-        work: Work::Train(work),
+        work: Work::Train(Box::new(work)),
         reveal,
         peer_timeout_seconds: 20,
     }
@@ -159,7 +159,7 @@ fn logistic_regression_learns_and_opens_only_what_the_policy_names() {
 #[test]
 fn every_optimiser_option_follows_float64() {
     let table = table(64, 3, 1);
-    let model = Model { inputs: 3, layers: vec![Layer::Linear { outputs: 1 }], loss: Loss::MeanSquared };
+    let model = Model::mlp(3, &[], 1, Loss::MeanSquared);
     let base = TrainSpec { epochs: 3, batch: 16, lr: 0.2, ..TrainSpec::default() };
     let options = [
         TrainSpec { momentum: 0.9, ..base.clone() },

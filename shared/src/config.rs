@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{ProtocolSpec, Reveal};
-use crate::model::{Schedule, TrainSpec};
+use crate::model::{ModelName, Optimizer, Schedule, TrainSpec};
 
 /// Lanes per party that one job may have.
 pub const LANES_MAX: u16 = 64;
@@ -75,8 +75,8 @@ impl Default for JobSection {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
-    /// `logreg`: one linear layer (default); `mlp`: hidden layers with an activation.
-    pub kind: ModelKind,
+    /// `logreg` (default), `mlp`, `lenet`, `alexnet-cifar`, `vgg16-cifar` or `resnet18`.
+    pub kind: ModelName,
     /// Widths of the hidden layers of an `mlp` (default `[64]`).
     pub hidden: Vec<usize>,
     /// Between the layers of an `mlp`: `relu` (default), `sigmoid` or `tanh`.
@@ -85,19 +85,8 @@ pub struct ModelSection {
 
 impl Default for ModelSection {
     fn default() -> Self {
-        Self { kind: ModelKind::default(), hidden: vec![64], activation: Activation::default() }
+        Self { kind: ModelName::default(), hidden: vec![64], activation: Activation::default() }
     }
-}
-
-/// Families of models.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ModelKind {
-    /// One linear layer: logistic, softmax or linear regression, as the targets ask.
-    #[default]
-    Logreg,
-    /// Fully connected layers.
-    Mlp,
 }
 
 /// What stands between two linear layers.
@@ -121,6 +110,8 @@ pub struct DataSection {
     pub set: BuiltIn,
     /// CSV file with the records; none by default.
     pub file: Option<String>,
+    /// Channels, height and width of a sample, if samples are images; by default those of the built-in set, or a vector.
+    pub image: Option<[usize; 3]>,
     /// Target column of `file`: its name, or its number counted from 1.
     pub label: Option<String>,
     /// Which of two classes counts as positive; by default the last in alphabetical or numeric order.
@@ -142,6 +133,7 @@ impl Default for DataSection {
         Self {
             set: BuiltIn::default(),
             file: None,
+            image: None,
             label: None,
             positive: None,
             task: TaskChoice::default(),
@@ -239,6 +231,7 @@ impl JobFile {
         "model.kind",
         "model.hidden",
         "model.activation",
+        "train.optimizer",
         "train.epochs",
         "train.batch",
         "train.lr",
@@ -249,12 +242,17 @@ impl JobFile {
         "train.schedule.step.every",
         "train.schedule.step.factor",
         "train.clip",
+        "train.beta1",
+        "train.beta2",
+        "train.epsilon",
+        "train.label_smoothing",
         "train.seed",
         "protocol.fraction_bits",
         "protocol.compare_bits",
         "protocol.trunc",
         "data.set",
         "data.file",
+        "data.image",
         "data.label",
         "data.positive",
         "data.task",
@@ -307,6 +305,13 @@ impl JobFile {
         within(nesterov, "train.nesterov", train.nesterov, "true needs train.momentum above 0")?;
         let decay = train.weight_decay;
         within((0.0..=1.0).contains(&decay), "train.weight_decay", decay, "0 to 1")?;
+        let plain = train.optimizer == Optimizer::Sgd || train.momentum == 0.0;
+        within(plain, "train.momentum", train.momentum, "0 with adam and adamw, which have train.beta1 instead")?;
+        within((0.0..1.0).contains(&train.beta1), "train.beta1", train.beta1, "from 0 to below 1")?;
+        within((0.0..1.0).contains(&train.beta2), "train.beta2", train.beta2, "from 0 to below 1")?;
+        within(train.epsilon > 0.0 && train.epsilon < 1.0, "train.epsilon", train.epsilon, "above 0 and below 1")?;
+        let smoothing = train.label_smoothing;
+        within((0.0..1.0).contains(&smoothing), "train.label_smoothing", smoothing, "from 0 to below 1")?;
         if let Some(clip) = train.clip {
             let max = self.protocol.magnitude_max();
             let allowed = format!(

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::fixed::{FixedError, FixedPoint};
-use crate::model::{Loss, Model, TrainSpec};
+use crate::model::{Loss, Model, ModelError, TrainSpec};
 
 /// Version that peers compare; it changes whenever bytes on the wire or results change.
 pub const PROTOCOL_VERSION: &str = concat!("trefoil-", env!("CARGO_PKG_VERSION"));
@@ -98,7 +98,7 @@ pub enum Truncation {
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// Trains a model and evaluates it on the test rows.
-    Train(Training),
+    Train(Box<Training>),
     /// Times one operation on generated data.
     Bench(Micro),
 }
@@ -185,9 +185,9 @@ impl Reveal {
         match (self, work) {
             (Self::BenchError, Work::Bench(_)) => true,
             (Self::BenchError, Work::Train(_)) | (_, Work::Bench(_)) => false,
-            (Self::TestAccuracy, Work::Train(training)) => training.model.loss != Loss::MeanSquared,
+            (Self::TestAccuracy, Work::Train(training)) => !training.model.loss.is_regression(),
             (Self::TestAuroc, Work::Train(training)) => training.model.loss == Loss::BinaryCrossEntropy,
-            (Self::TestLoss, Work::Train(training)) => training.model.loss == Loss::MeanSquared,
+            (Self::TestLoss, Work::Train(training)) => training.model.loss.is_regression(),
         }
     }
 }
@@ -212,6 +212,9 @@ pub enum JobError {
         /// [`ProtocolSpec::magnitude_max`].
         max: f64,
     },
+    /// The network does not fit together.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The reveal policy names what the job does not have.
     #[error("the reveal policy names {}, which this job does not have", .0.name())]
     NoSuchResult(Reveal),
@@ -234,6 +237,7 @@ impl JobSpec {
         }
         let classes = match &self.work {
             Work::Train(training) => {
+                training.model.wiring()?;
                 let max = self.protocol.magnitude_max();
                 if let Some(clip) = training.train.clip.filter(|clip| !(*clip > 0.0 && *clip < max)) {
                     return Err(JobError::Clip { clip, max });
@@ -283,7 +287,7 @@ mod tests {
             max_steps: None,
             calibration_steps: 0,
         };
-        JobSpec { work: Work::Train(work), reveal: reveal.to_vec(), ..bench(Operation::Relu, 1) }
+        JobSpec { work: Work::Train(Box::new(work)), reveal: reveal.to_vec(), ..bench(Operation::Relu, 1) }
     }
 
     fn formats(bits: u32, compare_bits: u32) -> ProtocolSpec {

@@ -5,6 +5,14 @@ use shared::fixed::FixedError;
 /// Why a data set was refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DataError {
+    /// Columns and image do not match.
+    #[error("data.image is {shape}, that is {} values, but a record has {features} features", .shape.len())]
+    Image {
+        /// What was asked for.
+        shape: shared::model::Shape,
+        /// Columns, after one-hot encoding.
+        features: usize,
+    },
     /// The file cannot be read.
     #[error("cannot read {file}: {reason}")]
     Unreadable { file: String, reason: String },

@@ -12,8 +12,9 @@ mod targets;
 pub(crate) use encode::encode;
 pub(crate) use error::DataError;
 
-use shared::config::{DataSection, Missing};
+use shared::config::{BuiltIn, DataSection, Missing};
 use shared::job::ProtocolSpec;
+use shared::model::Shape;
 
 use columns::Features;
 use split::Split;
@@ -40,6 +41,8 @@ pub(crate) struct Dataset {
     pub(crate) task: Task,
     /// Names of the features, after one-hot encoding.
     pub(crate) features: Vec<String>,
+    /// Shape of a sample; its elements lie in memory order, channels last.
+    pub(crate) shape: Shape,
     /// Names of the classes; the last of two is the positive one. Empty for regression.
     pub(crate) classes: Vec<String>,
     /// Standard deviation of the training targets before they were standardised (regression); 1 otherwise.
@@ -102,11 +105,15 @@ fn prepare(table: &Table, label: usize, section: &DataSection, protocol: &Protoc
         return Err(DataError::TooFewRows { file: table.name.clone(), rows: table.rows.len() });
     }
     let features = Features::read(table, label, &split.train, section.missing == Missing::Refuse)?;
+    let shape = shape(section, features.names().len())?;
+    let memory_order = inverse(shape);
     let (target_mean, target_scale) = targets.moments(&split.train);
     let rows = |rows: &[usize]| -> Result<Rows, DataError> {
         let mut out = Rows { count: rows.len(), ..Rows::default() };
         for &row in rows {
-            features.push(table, row, protocol, &mut out.x)?;
+            let mut sample = Vec::with_capacity(shape.len());
+            features.push(table, row, protocol, &mut sample)?;
+            out.x.extend(memory_order.iter().map(|&column| sample[column]));
             targets.push(table, row, target_mean, target_scale, protocol, &mut out.y)?;
         }
         Ok(out)
@@ -117,10 +124,28 @@ fn prepare(table: &Table, label: usize, section: &DataSection, protocol: &Protoc
         train: rows(&split.train)?,
         test: rows(&split.test)?,
         features: features.names(),
+        shape,
         missing: features.missing(),
         classes: targets.classes,
         target_scale,
     })
+}
+
+/// What the columns of a sample stand for.
+fn shape(section: &DataSection, features: usize) -> Result<Shape, DataError> {
+    let shape = match section.image {
+        Some([channels, height, width]) => Shape::image(channels, height, width),
+        None if section.file.is_none() && section.set == BuiltIn::Digits => Shape::image(1, 8, 8),
+        None => Shape::vector(features),
+    };
+    if shape.len() == features { Ok(shape) } else { Err(DataError::Image { shape, features }) }
+}
+
+/// For each element of a sample in memory, the column that it comes from: columns are channel by channel.
+fn inverse(shape: Shape) -> Vec<usize> {
+    let mut columns = vec![0; shape.len()];
+    shape.channels_first().enumerate().for_each(|(column, at)| columns[at] = column);
+    columns
 }
 
 #[cfg(test)]

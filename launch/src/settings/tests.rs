@@ -101,7 +101,10 @@ fn values_are_not_bent_into_another_type() {
         ("train.batch=many", "train.batch = \"many\" (flag --set): invalid type: string"),
         ("train.nesterov=3", "train.nesterov = 3 (flag --set): "),
         ("job.lanes=70000", "job.lanes = 70000 (flag --set): "),
-        ("model.kind=cnn", "model.kind = \"cnn\" (flag --set): unknown variant `cnn`, expected `logreg` or `mlp`"),
+        (
+            "model.kind=cnn",
+            "model.kind = \"cnn\" (flag --set): unknown variant `cnn`, expected one of `logreg`, `mlp`, ",
+        ),
         ("train.schedule={step = {every = 3}}", "train.schedule = "),
         ("protocol.fraction_bits=7", "protocol.fraction_bits = 7 (flag --set): 7 fraction bits: 8 to 20 are supported"),
     ];

@@ -27,6 +27,7 @@ pub async fn loss_gradient(
         Loss::BinaryCrossEntropy => sigmoid(tile, &scores).await?,
         Loss::SoftmaxCrossEntropy => softmax(tile, &scores, cols).await?,
         Loss::MeanSquared => scores,
+        Loss::MeanAbsolute => unimplemented!("mean absolute error"),
     };
     Ok(predicted.minus(targets))
 }

@@ -142,7 +142,9 @@ fn check(job: &JobSpec) -> Result<(), Failure> {
     job.check().map_err(|error| {
         let kind = match error {
             JobError::NoSuchResult(_) | JobError::RevealedTwice(_) => FailureKind::Policy,
-            JobError::CompareBits(_) | JobError::Classes { .. } | JobError::Clip { .. } => FailureKind::Job,
+            JobError::CompareBits(_) | JobError::Classes { .. } | JobError::Clip { .. } | JobError::Model(_) => {
+                FailureKind::Job
+            }
         };
         failure(kind, error.to_string())
     })
@@ -162,7 +164,7 @@ fn tell(reports: &Reports, message: &FromParty) -> Result<(), Failure> {
 
 /// Stretches the seeds to shares of the sizes that the job names; what came over the channel is dropped on the way.
 fn unseal(training: &Training, data: DataShare) -> Result<PartyData, Failure> {
-    let (inputs, outputs) = (training.model.inputs, training.model.outputs());
+    let (inputs, outputs) = (training.model.inputs(), training.model.outputs());
     Ok(PartyData {
         train_x: open_share("training rows", data.train_x, training.train_rows, inputs)?,
         train_y: open_share("training targets", data.train_y, training.train_rows, outputs)?,

@@ -56,7 +56,7 @@ fn training_setup(party: usize, lanes: u16, folder: &tempfile::TempDir) -> Setup
         calibration_steps: 0,
     };
     let mut setup = setup(party, lanes);
-    setup.job.work = Work::Train(training);
+    setup.job.work = Work::Train(Box::new(training));
     setup.job.reveal = vec![Reveal::TestAccuracy];
     setup.folder = folder.path().to_str().unwrap().into();
     setup.metrics = Some("127.0.0.1:0".into());

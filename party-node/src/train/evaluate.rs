@@ -26,7 +26,7 @@ pub(super) fn evaluate(
     policy: &[Reveal],
     alive: &dyn Fn(),
 ) -> Result<Vec<(Reveal, f64)>, ProtocolError> {
-    let rows = data.test_x.len() / model.inputs;
+    let rows = data.test_x.len() / model.inputs();
     let mut opened = Vec::new();
     if rows == 0 || policy.is_empty() {
         return Ok(opened);
@@ -38,7 +38,7 @@ pub(super) fn evaluate(
             (Reveal::TestAccuracy, Loss::BinaryCrossEntropy) => binary_hits(party, &scores, targets)?,
             (Reveal::TestAccuracy, Loss::SoftmaxCrossEntropy) => class_hits(party, &scores, targets, model.outputs())?,
             (Reveal::TestAuroc, Loss::BinaryCrossEntropy) => auroc(party, &scores, targets, alive)?,
-            (Reveal::TestLoss, Loss::MeanSquared) => squared_error(party, &scores, targets)?,
+            (Reveal::TestLoss, Loss::MeanSquared | Loss::MeanAbsolute) => squared_error(party, &scores, targets)?,
             _ => continue,
         };
         let value = open_metric(party, reveal, &metric)?;
@@ -66,7 +66,7 @@ where
 
 /// Raw scores of all rows, in shares.
 fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usize) -> Result<Share, ProtocolError> {
-    let (inputs, network) = (model.inputs, Network::new(model, parameters));
+    let (inputs, network) = (model.inputs(), &Network::new(model, parameters));
     let mut scores = Vec::new();
     for start in (0..rows).step_by(ROWS_AT_ONCE) {
         let count = ROWS_AT_ONCE.min(rows - start);

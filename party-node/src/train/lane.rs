@@ -243,18 +243,18 @@ fn gradient(
     slice: &[usize],
 ) -> Result<Vec<u64>, ProtocolError> {
     let model = &training.model;
-    let (inputs, outputs) = (model.inputs, model.outputs());
+    let (inputs, outputs) = (model.inputs(), model.outputs());
     let (x, y) = party
         .meter()
         .within(Phase::Data, || (gather(&data.train_x, slice, inputs), gather(&data.train_y, slice, outputs)));
-    let (network, sum) = (Network::new(model, parameters), RefCell::new(vec![0; model.parameters()]));
+    let (network, sum) = (&Network::new(model, parameters), RefCell::new(vec![0; model.parameters()]));
     let (x, y, into) = (&x, &y, &sum);
     party.run_in(&split_in_three(slice.len()), |tile, rows| async move {
         let features = tile.enter(x, rows.start * inputs..rows.end * inputs);
         let targets = tile.enter(y, rows.start * outputs..rows.end * outputs);
-        let (scores, caches) = network.forward(&tile, features, rows.len()).await?;
+        let (scores, trace) = network.forward(&tile, features, rows.len()).await?;
         let gradient = loss_gradient(&tile, model.loss, scores, &targets, outputs).await?;
-        network.backward(&tile, caches, gradient, rows.len(), into).await
+        network.backward(&tile, trace, gradient, rows.len(), into).await
     })?;
     Ok(sum.into_inner())
 }

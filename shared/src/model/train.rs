@@ -1,38 +1,9 @@
-//! Models and how they are trained: architecture and hyper-parameters, data only. All of it is public.
+//! How a model is trained: loss, optimiser, batches. Data only, and all of it public.
 
-use rand::Rng;
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::SeedableRng;
 use serde::{Deserialize, Serialize};
 
-/// A feed-forward network and the loss that trains it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct Model {
-    /// Features of one sample.
-    pub inputs: usize,
-    /// Applied first to last. The last layer gives the scores that the loss (and nobody else) sees.
-    pub layers: Vec<Layer>,
-    /// What training minimises.
-    pub loss: Loss,
-}
-
-/// One layer of a network.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Layer {
-    /// `x W + b` with `W` of shape inputs x outputs.
-    Linear {
-        /// Width of the result.
-        outputs: usize,
-    },
-    /// `max(x, 0)`.
-    Relu,
-    /// `1 / (1 + exp(-x))`.
-    Sigmoid,
-    /// `tanh(x)`.
-    Tanh,
-}
+use super::public_stream;
 
 /// What training minimises, averaged over the batch. Each takes the raw scores of the last layer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,53 +15,14 @@ pub enum Loss {
     SoftmaxCrossEntropy,
     /// Half the squared difference; any target columns.
     MeanSquared,
+    /// The magnitude of the difference; any target columns.
+    MeanAbsolute,
 }
 
-impl Model {
-    /// Logistic regression.
-    pub fn logistic(inputs: usize) -> Self {
-        Self { inputs, layers: vec![Layer::Linear { outputs: 1 }], loss: Loss::BinaryCrossEntropy }
-    }
-
-    /// Linear layers of these widths with ReLU between them.
-    pub fn mlp(inputs: usize, hidden: &[usize], outputs: usize, loss: Loss) -> Self {
-        let mut layers: Vec<_> = hidden.iter().flat_map(|&outputs| [Layer::Linear { outputs }, Layer::Relu]).collect();
-        layers.push(Layer::Linear { outputs });
-        Self { inputs, layers, loss }
-    }
-
-    /// Inputs and outputs of each linear layer, in order.
-    pub fn linear_shapes(&self) -> Vec<(usize, usize)> {
-        let mut width = self.inputs;
-        let widths = self.layers.iter().filter_map(|layer| match layer {
-            Layer::Linear { outputs } => Some((std::mem::replace(&mut width, *outputs), *outputs)),
-            _ => None,
-        });
-        widths.collect()
-    }
-
-    /// Width of the scores.
-    pub fn outputs(&self) -> usize {
-        self.linear_shapes().last().map_or(self.inputs, |&(_, outputs)| outputs)
-    }
-
-    /// Weights and biases of all linear layers.
-    pub fn parameters(&self) -> usize {
-        self.linear_shapes().iter().map(|(inputs, outputs)| (inputs + 1) * outputs).sum()
-    }
-
-    /// Initial parameters, layer by layer: `W` row-major, then `b`. Uniform within +-1/sqrt(inputs) as PyTorch does;
-    /// a single layer starts at zero. Public: the seed is part of the job.
-    pub fn initial_parameters(&self, seed: u64) -> Vec<f64> {
-        let mut stream = public_stream(seed, u64::MAX);
-        let shapes = self.linear_shapes();
-        let mut parameters = Vec::with_capacity(self.parameters());
-        for (inputs, outputs) in &shapes {
-            #[allow(clippy::cast_precision_loss, reason = "a layer has far fewer than 2^52 inputs")]
-            let bound = if shapes.len() == 1 { 0.0 } else { 1.0 / (*inputs as f64).sqrt() };
-            parameters.extend((0..(inputs + 1) * outputs).map(|_| bound * (2.0 * stream.random::<f64>() - 1.0)));
-        }
-        parameters
+impl Loss {
+    /// Whether it compares scores with a number instead of a class.
+    pub fn is_regression(self) -> bool {
+        matches!(self, Self::MeanSquared | Self::MeanAbsolute)
     }
 }
 
@@ -98,6 +30,8 @@ impl Model {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainSpec {
+    /// What turns gradients into steps.
+    pub optimizer: Optimizer,
     /// Passes over the training data.
     pub epochs: u32,
     /// Samples per step, over all lanes together.
@@ -114,6 +48,14 @@ pub struct TrainSpec {
     pub schedule: Schedule,
     /// Gradients are clipped to +- this value; none by default.
     pub clip: Option<f64>,
+    /// Decay of Adam's mean of gradients, in [0, 1).
+    pub beta1: f64,
+    /// Decay of Adam's mean of squared gradients, in [0, 1).
+    pub beta2: f64,
+    /// Added to the root of Adam's mean of squared gradients.
+    pub epsilon: f64,
+    /// Share of the target that is spread evenly over all classes, in [0, 1).
+    pub label_smoothing: f64,
     /// Seed of initial weights and batch order. Public.
     pub seed: u64,
 }
@@ -121,6 +63,7 @@ pub struct TrainSpec {
 impl Default for TrainSpec {
     fn default() -> Self {
         Self {
+            optimizer: Optimizer::Sgd,
             epochs: 20,
             batch: 64,
             lr: 0.5,
@@ -129,9 +72,26 @@ impl Default for TrainSpec {
             weight_decay: 0.0,
             schedule: Schedule::Constant,
             clip: None,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-3,
+            label_smoothing: 0.0,
             seed: 1,
         }
     }
+}
+
+/// What turns gradients into steps, as PyTorch's classes of these names do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// Gradient descent, with momentum if asked for.
+    #[default]
+    Sgd,
+    /// Mean gradient over the root of the mean squared gradient; `weight_decay` is added to the gradient.
+    Adam,
+    /// Adam with the weights shrunk by `lr weight_decay` each step instead.
+    Adamw,
 }
 
 /// Learning rate over time.
@@ -187,14 +147,6 @@ fn portable_sine(x: f64) -> f64 {
     std::iter::successors(Some((1.0, x)), |&last| Some(term(last))).take(12).map(|(_, term)| term).sum()
 }
 
-/// Public randomness of a job: same seed and use, same stream.
-fn public_stream(seed: u64, purpose: u64) -> ChaCha12Rng {
-    let mut key = [0; 32];
-    key[..8].copy_from_slice(&seed.to_le_bytes());
-    key[8..16].copy_from_slice(&purpose.to_le_bytes());
-    ChaCha12Rng::from_seed(key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,14 +160,6 @@ mod tests {
         rows.sort_unstable();
         assert_eq!(rows, (0..455).collect::<Vec<_>>());
         assert_ne!(batches, spec.batches(4, 455));
-    }
-
-    #[test]
-    fn shapes_follow_the_layers() {
-        let model = Model::mlp(784, &[128, 128], 10, Loss::SoftmaxCrossEntropy);
-        assert_eq!(model.linear_shapes(), [(784, 128), (128, 128), (128, 10)]);
-        assert_eq!(model.parameters(), 784 * 128 + 128 + 128 * 128 + 128 + 1280 + 10);
-        assert_eq!(model.initial_parameters(1).len(), model.parameters());
     }
 
     #[test]
