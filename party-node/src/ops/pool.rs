@@ -106,16 +106,12 @@ pub async fn max_pool(
     assert_eq!(x.len(), windows.len(), "images have the size that is stated");
     let (columns, rows, needed) = windows.brackets();
     let line = windows.width * windows.channels;
-    let covered = x.map(|x| {
+    let covered = (needed.len() < windows.height).then(|| {
         let image = |image: &[u64]| needed.iter().flat_map(|y| image[y * line..][..line].to_vec()).collect::<Vec<_>>();
-        if needed.len() == windows.height {
-            x.to_vec()
-        } else {
-            x.chunks(windows.height * line).flat_map(image).collect()
-        }
+        x.map(|x| x.chunks(windows.height * line).flat_map(image).collect())
     });
-    let (narrow, kept_columns) = columns.play(tile, covered, windows.channels).await?;
-    let (winners, kept_rows) = rows.play(tile, narrow, windows.out_width() * windows.channels).await?;
+    let (narrow, kept_columns) = columns.play(tile, covered.as_ref().unwrap_or(x), windows.channels).await?;
+    let (winners, kept_rows) = rows.play(tile, &narrow, windows.out_width() * windows.channels).await?;
     Ok((winners, PoolKept { windows: *windows, columns: kept_columns, rows: kept_rows }))
 }
 
@@ -210,26 +206,24 @@ impl Bracket {
     async fn play(
         &self,
         tile: &Tile<'_>,
-        cells: TileShare,
+        cells: &TileShare,
         inner: usize,
     ) -> Result<(TileShare, Vec<Kept>), ProtocolError> {
         let lines = cells.len() / (self.cells * inner).max(1);
-        let (mut entries, mut kept) = (vec![cells], Vec::with_capacity(self.levels.len()));
+        let (mut won, mut kept) = (Vec::with_capacity(self.levels.len()), Vec::with_capacity(self.levels.len()));
         for matches in &self.levels {
-            let [first, second] = [0, 1].map(|side| self.gather(&entries, matches.iter().map(|p| p[side]), lines));
+            let side = |side: usize| self.gather(cells, &won, matches.iter().map(move |pair| pair[side]), lines);
+            let (first, second) = (side(0), side(1));
             let difference = first.minus(&second);
             let first_wins = sign(tile, &difference).await?;
             let (gain, bits) = inject(tile, &first_wins, &difference).await?;
-            entries.push(second.plus(&gain));
+            won.push(second.plus(&gain));
             kept.push(bits);
         }
-        let last = self.levels.len();
-        let in_order = (0..self.sizes()[last]).map(|index| Entry { level: last, index });
-        let winners = if self.winners.iter().copied().eq(in_order) {
-            entries.pop().expect("the cells are there")
-        } else {
-            self.gather(&entries, self.winners.iter().copied(), lines)
-        };
+        let level = self.levels.len();
+        let in_order = (0..self.sizes()[level]).map(|index| Entry { level, index });
+        let winners = if level > 0 && self.winners.iter().copied().eq(in_order) { won.pop() } else { None };
+        let winners = winners.unwrap_or_else(|| self.gather(cells, &won, self.winners.iter().copied(), lines));
         Ok((winners, kept))
     }
 
@@ -258,14 +252,15 @@ impl Bracket {
     /// Entries in a new order, line by line.
     fn gather(
         &self,
-        entries: &[TileShare],
+        cells: &TileShare,
+        won: &[TileShare],
         picked: impl ExactSizeIterator<Item = Entry> + Clone,
         lines: usize,
     ) -> TileShare {
         let (sizes, count) = (self.sizes(), picked.len());
-        let inner = entries[0].len() / (lines * self.cells).max(1);
+        let inner = cells.len() / (lines * self.cells).max(1);
         let mut gathered = TileShare::zeros(lines * count * inner);
-        for (level, from) in entries.iter().enumerate() {
+        for (level, from) in std::iter::once(cells).chain(won).enumerate() {
             let places = places(picked.clone(), level);
             gathered.update(from, |into, from| {
                 copy(into, count, from, sizes[level], inner, &places, |into, from| into.copy_from_slice(from));
@@ -308,12 +303,28 @@ fn copy(
     places: &[[usize; 2]],
     put: impl Fn(&mut [u64], &[u64]),
 ) {
+    if inner == 1
+        && let Some((first, step)) = evenly_spaced(into_count, from_count, places)
+    {
+        for (into, from) in into.iter_mut().zip(from.chunks_exact(step)) {
+            put(std::slice::from_mut(into), std::slice::from_ref(&from[first]));
+        }
+        return;
+    }
     let lines = into.chunks_exact_mut((into_count * inner).max(1)).zip(from.chunks_exact((from_count * inner).max(1)));
     for (into, from) in lines {
         for [to, at] in places {
             put(&mut into[to * inner..(to + 1) * inner], &from[at * inner..(at + 1) * inner]);
         }
     }
+}
+
+/// Where the pieces start and how far they lie apart, if they are the same part of equal pieces of a line: then lines
+/// need not be told apart, which is what takes time where a piece is one word.
+fn evenly_spaced(into_count: usize, from_count: usize, places: &[[usize; 2]]) -> Option<(usize, usize)> {
+    let (step, first) = (from_count / into_count.max(1), places.first()?[1]);
+    let even = places.iter().enumerate().all(|(i, place)| *place == [i, first + i * step]);
+    (even && first < step && places.len() == into_count && step * into_count == from_count).then_some((first, step))
 }
 
 #[cfg(test)]
