@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-use party_node::compute::{Compute, CpuDevice, Operand, Path};
+use party_node::compute::{Compute, ConvShape, CpuDevice, Operand, Path, Sum};
 
 /// Time spent on one line, and the bounds on its repetitions.
 const LINE: Duration = Duration::from_millis(400);
@@ -20,11 +20,14 @@ fn main() -> io::Result<()> {
     for path in Path::available() {
         let device = CpuDevice::with_path(path, 1);
         products(&mut report, &device)?;
+        convolutions(&mut report, &device)?;
         streams(&mut report, &device)?;
         planes(&mut report, &device)?;
     }
     if cores > 1 {
-        products(&mut report, &CpuDevice::new(cores))?;
+        let device = CpuDevice::new(cores);
+        products(&mut report, &device)?;
+        convolutions(&mut report, &device)?;
     }
     Ok(())
 }
@@ -117,6 +120,73 @@ fn products(report: &mut Report, device: &CpuDevice) -> io::Result<()> {
             let amount = (rows * terms * cols) as f64;
             report.line(&name, amount, Unit::GigaMacs, || device.gemm(black_box(a), black_box(b), &mut out))?;
         }
+    }
+    Ok(())
+}
+
+/// Convolutions of training: images, height and width, channels, kernel, stride, padding, output channels, groups.
+const CONVOLUTIONS: [(&str, [usize; 8]); 7] = [
+    ("lenet 1", [128, 28, 1, 5, 1, 0, 20, 1]),
+    ("lenet 2", [128, 12, 20, 5, 1, 0, 50, 1]),
+    ("resnet stem", [8, 32, 3, 3, 1, 1, 64, 1]),
+    ("resnet 64", [8, 32, 64, 3, 1, 1, 64, 1]),
+    ("resnet 64-128/2", [8, 32, 64, 3, 2, 1, 128, 1]),
+    ("resnet 512", [8, 4, 512, 3, 1, 1, 512, 1]),
+    ("depthwise 96", [8, 32, 96, 3, 1, 1, 96, 96]),
+];
+
+/// Each pass of each convolution, and a matrix product with the same number of multiplications.
+fn convolutions(report: &mut Report, device: &CpuDevice) -> io::Result<()> {
+    for (name, [images, side, channels, kernel, stride, padding, out_channels, groups]) in CONVOLUTIONS {
+        let shape = ConvShape {
+            images,
+            height: side,
+            width: side,
+            channels,
+            kernel: [kernel; 2],
+            stride: [stride; 2],
+            padding: [padding; 4],
+            dilation: [1; 2],
+            groups,
+            out_channels,
+        };
+        let (rows, terms) = (shape.output_len() / out_channels, shape.terms());
+        let amount = (shape.output_len() * terms) as f64;
+        let tensor = |seed: u64, len: usize| [seed, seed + 1].map(|seed| words(seed, len));
+        let [images, weights, gradient, patches] =
+            [(1, shape.input_len()), (3, shape.weights_len()), (5, shape.output_len()), (7, rows * terms)]
+                .map(|(seed, len)| tensor(seed, len));
+        fn sum([x, y]: &[Vec<u64>; 2]) -> Sum<'_> {
+            Sum { x, y: Some(y), kx: 1, ky: 2 }
+        }
+        fn operand([x, y]: &[Vec<u64>; 2], rows: usize, cols: usize, transposed: bool) -> Operand<'_> {
+            Operand { x, y: Some(y), kx: 1, ky: 2, rows, cols, transposed }
+        }
+        let mut line = |pass: &str, len: usize, work: &dyn Fn(&mut [u64])| {
+            let mut out = vec![0; len];
+            let name = format!("{pass} {} {name}", device.name());
+            report.line(&name, amount, Unit::GigaMacs, || work(black_box(&mut out)))
+        };
+        line("conv", gradient[0].len(), &|out| device.conv(&shape, sum(&images), sum(&weights), out))?;
+        line("conv as gemm", gradient[0].len(), &|out| {
+            device.gemm(operand(&patches, rows, terms, false), operand(&weights, terms, out_channels, false), out);
+        })?;
+        line("conv_weights", weights[0].len(), &|out| {
+            device.conv_weights(&shape, sum(&images), sum(&gradient), out);
+        })?;
+        line("conv_weights as gemm", weights[0].len(), &|out| {
+            device.gemm(operand(&patches, terms, rows, true), operand(&gradient, rows, out_channels, false), out);
+        })?;
+        line("conv_images", images[0].len(), &|out| {
+            device.conv_images(&shape, sum(&gradient), sum(&weights), out);
+        })?;
+        line("conv_images as gemm", patches[0].len(), &|out| {
+            device.gemm(
+                operand(&gradient, rows, out_channels, false),
+                operand(&weights, out_channels, terms, true),
+                out,
+            );
+        })?;
     }
     Ok(())
 }

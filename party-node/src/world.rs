@@ -13,7 +13,7 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 use shared::share::{Share, join};
 
-use crate::compute::{Compute, CpuDevice, Key, Operand, elementwise};
+use crate::compute::{Compute, ConvShape, CpuDevice, Key, Operand, Sum, elementwise};
 use crate::meter::{LaneCounters, Meter};
 use crate::protocol::{
     FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare,
@@ -274,6 +274,18 @@ impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> Compute for TouchedStreams
 
     fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
         self.cpu.gemm(a, b, out);
+    }
+
+    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+        self.cpu.conv(shape, images, weights, out);
+    }
+
+    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]) {
+        self.cpu.conv_weights(shape, images, gradient, out);
+    }
+
+    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+        self.cpu.conv_images(shape, gradient, weights, out);
     }
 
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {

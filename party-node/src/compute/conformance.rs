@@ -1,10 +1,13 @@
 //! One suite for every device: whatever computes in Z_2^64 must agree with the plain loops bit for bit.
 
-use super::{Compute, CpuDevice, Operand, Path, reference};
+use proptest::prelude::*;
+
+use super::{Compute, ConvShape, CpuDevice, Operand, Path, Sum, reference};
 
 /// Runs the whole suite. Panics with the case that differs.
 pub(super) fn conforms(device: &dyn Compute) {
     gemm_equals_the_reference(device);
+    convolutions_equal_the_reference(device);
     keystream_equals_the_reference(device);
     bit_planes_equal_the_reference(device);
 }
@@ -96,6 +99,142 @@ fn gemm_equals_the_reference(device: &dyn Compute) {
         [[43, 784, 128], [128, 784, 20], [784, 43, 32], [70, 2100, 9], [8, 20, 2100], [300, 300, 50], [150, 130, 120]]
     {
         check_gemm(device, shape, [FORMS[1], FORMS[2]], words);
+    }
+}
+
+/// A 3 x 3 convolution that keeps the size of its images.
+const SAME: ConvShape = ConvShape {
+    images: 2,
+    height: 6,
+    width: 7,
+    channels: 3,
+    kernel: [3, 3],
+    stride: [1, 1],
+    padding: [1, 1, 1, 1],
+    dilation: [1, 1],
+    groups: 1,
+    out_channels: 5,
+};
+
+fn sum<'a>(x: &'a [u64], y: &'a [u64], Form { kx, ky, .. }: Form) -> Sum<'a> {
+    Sum { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(7) }
+}
+
+fn check_conv(device: &dyn Compute, shape: &ConvShape, left: Form, right: Form) {
+    type Pass<'a> = &'a dyn Fn(Sum<'_>, Sum<'_>, &mut [u64]);
+    let check = |name: &str, [left_len, right_len, len]: [usize; 3], want: Pass<'_>, got: Pass<'_>| {
+        let [ax, ay] = [1, 2].map(|seed| words(seed, left_len));
+        let [bx, by] = [3, 4].map(|seed| words(seed, right_len));
+        let start = words(5, len);
+        let run = |pass: Pass<'_>| {
+            let mut out = start.clone();
+            pass(sum(&ax, &ay, left), sum(&bx, &by, right), &mut out);
+            out
+        };
+        assert!(run(want) == run(got), "{}: {name} of {shape:?}, left {left:?}, right {right:?}", device.name());
+    };
+    let [images, weights, result] = [shape.input_len(), shape.weights_len(), shape.output_len()];
+    check(
+        "conv",
+        [images, weights, result],
+        &|images, weights, out| reference::conv(shape, images, weights, out),
+        &|images, weights, out| device.conv(shape, images, weights, out),
+    );
+    check(
+        "conv_weights",
+        [images, result, weights],
+        &|images, gradient, out| reference::conv_weights(shape, images, gradient, out),
+        &|images, gradient, out| device.conv_weights(shape, images, gradient, out),
+    );
+    check(
+        "conv_images",
+        [result, weights, images],
+        &|gradient, weights, out| reference::conv_images(shape, gradient, weights, out),
+        &|gradient, weights, out| device.conv_images(shape, gradient, weights, out),
+    );
+}
+
+fn convolutions_equal_the_reference(device: &dyn Compute) {
+    let plain = ConvShape { padding: [0; 4], ..SAME };
+    let depthwise = ConvShape { groups: 3, out_channels: 3, ..SAME };
+    let shapes = [
+        SAME,
+        ConvShape { images: 0, ..SAME },
+        ConvShape { images: 1, height: 1, width: 1, channels: 1, out_channels: 1, ..SAME },
+        // Steps of all kinds.
+        ConvShape { stride: [2, 1], ..SAME },
+        ConvShape { stride: [2, 3], padding: [0, 2, 1, 0], ..SAME },
+        ConvShape { stride: [4, 5], ..plain },
+        ConvShape { dilation: [2, 1], padding: [2, 0, 1, 3], ..SAME },
+        ConvShape { dilation: [1, 2], stride: [1, 2], ..SAME },
+        ConvShape { dilation: [2, 3], padding: [3, 3, 3, 3], kernel: [2, 4], ..SAME },
+        ConvShape { padding: [5, 0, 0, 6], ..SAME },
+        // Products in disguise, and those that only look like one.
+        ConvShape { kernel: [1, 1], ..plain },
+        ConvShape { kernel: [1, 1], ..SAME },
+        ConvShape { kernel: [1, 1], stride: [2, 2], ..plain },
+        ConvShape { kernel: [6, 7], ..plain },
+        ConvShape { kernel: [6, 7], ..SAME },
+        ConvShape { kernel: [6, 4], dilation: [1, 2], ..plain },
+        ConvShape { kernel: [1, 1], height: 1, width: 1, ..plain },
+        // One dimension.
+        ConvShape { height: 1, width: 40, kernel: [1, 5], padding: [0, 4, 0, 2], ..SAME },
+        ConvShape { height: 40, width: 1, kernel: [5, 1], padding: [4, 0, 0, 0], stride: [3, 1], ..SAME },
+        ConvShape { kernel: [1, 3], ..plain },
+        ConvShape { kernel: [6, 1], ..plain },
+        // Groups.
+        ConvShape { channels: 6, groups: 2, out_channels: 4, ..SAME },
+        ConvShape { channels: 12, groups: 3, out_channels: 30, dilation: [2, 2], padding: [1, 2, 3, 0], ..SAME },
+        ConvShape { channels: 4, groups: 4, out_channels: 8, ..plain },
+        ConvShape { channels: 4, groups: 2, out_channels: 2, stride: [2, 2], ..SAME },
+        depthwise,
+        ConvShape { channels: 37, groups: 37, out_channels: 37, stride: [2, 1], padding: [2, 0, 0, 1], ..SAME },
+        ConvShape { channels: 16, groups: 16, out_channels: 16, dilation: [2, 3], ..depthwise },
+        ConvShape { channels: 1, out_channels: 1, ..SAME },
+        // Large enough for several threads and blocks, or so that the fast kernels pay.
+        ConvShape { images: 7, height: 28, width: 28, channels: 1, kernel: [5, 5], out_channels: 20, ..plain },
+        ConvShape { images: 9, height: 12, width: 12, channels: 20, kernel: [5, 5], out_channels: 50, ..plain },
+        ConvShape { images: 2, height: 16, width: 16, channels: 32, out_channels: 64, ..SAME },
+        ConvShape { images: 5, height: 9, width: 9, channels: 72, out_channels: 40, stride: [2, 2], ..SAME },
+        ConvShape { images: 3, height: 4, width: 4, channels: 130, out_channels: 70, ..SAME },
+        ConvShape { images: 8, height: 20, width: 20, channels: 96, groups: 96, out_channels: 96, ..SAME },
+        ConvShape { images: 6, height: 16, width: 16, channels: 64, groups: 2, out_channels: 64, ..SAME },
+    ];
+    for (index, shape) in shapes.iter().enumerate() {
+        let products = shape.output_len() * shape.terms();
+        for offset in (0..FORMS.len()).take(if products > 1 << 20 { 1 } else { FORMS.len() }) {
+            let form = |at: usize| FORMS[at % FORMS.len()];
+            check_conv(device, shape, form(index + offset), form(2 * index + offset + 1));
+        }
+    }
+}
+
+prop_compose! {
+    fn small_shape()(
+        [height, width, group_channels, written] in [1_usize..9, 1..9, 1..10, 1..10],
+        groups in 1_usize..4,
+        images in 0_usize..4,
+        kernel in [1_usize..5, 1..5],
+        stride in [1_usize..4, 1..4],
+        dilation in [1_usize..4, 1..4],
+        padding in [0_usize..4, 0..4, 0..4, 0..4],
+    ) -> ConvShape {
+        let fit = |axis: usize, len: usize| {
+            let last = len + padding[axis] + padding[axis + 2] - 1;
+            kernel[axis].min(last / dilation[axis] + 1)
+        };
+        let kernel = [fit(0, height), fit(1, width)];
+        let (channels, out_channels) = (groups * group_channels, groups * written);
+        ConvShape { images, height, width, channels, kernel, stride, padding, dilation, groups, out_channels }
+    }
+}
+
+proptest! {
+    #[test]
+    fn convolutions_of_any_shape_equal_the_reference(shape in small_shape(), left in 0..FORMS.len(), right in 0..FORMS.len()) {
+        for path in Path::available() {
+            check_conv(&CpuDevice::with_path(path, 1), &shape, FORMS[left], FORMS[right]);
+        }
     }
 }
 

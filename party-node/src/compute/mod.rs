@@ -2,10 +2,12 @@
 
 #[cfg(test)]
 mod conformance;
+mod conv;
 pub(crate) mod cpu;
 pub mod elementwise;
 pub mod reference;
 
+pub use conv::ConvShape;
 pub use cpu::{CpuDevice, Path};
 
 /// A matrix operand `kx * x + ky * y`, combined while it is packed.
@@ -30,6 +32,19 @@ pub struct Operand<'a> {
     pub transposed: bool,
 }
 
+/// A tensor `kx * x + ky * y`, combined while it is read; what is computed with it knows its shape.
+#[derive(Clone, Copy)]
+pub struct Sum<'a> {
+    /// First summand.
+    pub x: &'a [u64],
+    /// Second summand, same layout; `None` when the tensor is `kx * x` alone.
+    pub y: Option<&'a [u64]>,
+    /// Coefficient of `x` in the ring.
+    pub kx: u64,
+    /// Coefficient of `y` in the ring.
+    pub ky: u64,
+}
+
 /// A ChaCha12 key.
 pub type Key = [u32; 8];
 
@@ -40,6 +55,15 @@ pub trait Compute: Send + Sync {
 
     /// `out += a * b`, row-major `a.rows x b.cols`. Panics if the shapes do not fit: they are ours, not a peer's.
     fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]);
+
+    /// `out +=` the convolution of `images` with `weights`. Panics if the slices do not fit the shape: they are ours.
+    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]);
+
+    /// `out +=` the gradient of the weights of [`Compute::conv`], given that of its result.
+    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]);
+
+    /// `out +=` the gradient of the images of [`Compute::conv`], given that of its result.
+    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]);
 
     /// Fills `out` with ChaCha12 keystream (block counter from 0, little-endian words, 8 per block).
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]);

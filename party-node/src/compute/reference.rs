@@ -1,6 +1,6 @@
 //! Plain loops that say what every kernel must compute. Tests compare devices with these; nothing else calls them.
 
-use super::{Key, Operand};
+use super::{ConvShape, Key, Operand, Sum};
 
 /// Element `(row, col)` of an operand.
 fn element(m: &Operand<'_>, row: usize, col: usize) -> u64 {
@@ -17,6 +17,59 @@ pub fn gemm(a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
                 let product = element(&a, i, k).wrapping_mul(element(&b, k, j));
                 out[i * b.cols + j] = out[i * b.cols + j].wrapping_add(product);
             }
+        }
+    }
+}
+
+/// `out += convolution`.
+pub fn conv(shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+    each_product(shape, |image, weight, output| {
+        let product = word(&images, image).wrapping_mul(word(&weights, weight));
+        out[output] = out[output].wrapping_add(product);
+    });
+}
+
+/// `out +=` gradient of the weights of a convolution.
+pub fn conv_weights(shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]) {
+    each_product(shape, |image, weight, output| {
+        let product = word(&images, image).wrapping_mul(word(&gradient, output));
+        out[weight] = out[weight].wrapping_add(product);
+    });
+}
+
+/// `out +=` gradient of the images of a convolution.
+pub fn conv_images(shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+    each_product(shape, |image, weight, output| {
+        let product = word(&gradient, output).wrapping_mul(word(&weights, weight));
+        out[image] = out[image].wrapping_add(product);
+    });
+}
+
+fn word(sum: &Sum<'_>, at: usize) -> u64 {
+    let y = sum.y.map_or(0, |y| sum.ky.wrapping_mul(y[at]));
+    sum.kx.wrapping_mul(sum.x[at]).wrapping_add(y)
+}
+
+/// Calls `product` with the index in the images, the weights and the result of every product of a convolution.
+fn each_product(shape: &ConvShape, mut product: impl FnMut(usize, usize, usize)) {
+    let ConvShape { kernel, stride, dilation, padding, .. } = *shape;
+    let (out_height, out_width) = (shape.out_height(), shape.out_width());
+    let (read, written) = (shape.channels / shape.groups, shape.out_channels / shape.groups);
+    for output in 0..shape.images * out_height * out_width * shape.out_channels {
+        let (pixel, out_channel) = (output / shape.out_channels, output % shape.out_channels);
+        let (line, x) = (pixel / out_width, pixel % out_width);
+        let (image, y) = (line / out_height, line % out_height);
+        for term in 0..shape.terms() {
+            let (element, channel) = (term / read, term % read);
+            let y = y * stride[0] + element / kernel[1] * dilation[0];
+            let x = x * stride[1] + element % kernel[1] * dilation[1];
+            let inside = |at: usize, before: usize, len: usize| at.checked_sub(before).filter(|at| *at < len);
+            let (Some(y), Some(x)) = (inside(y, padding[0], shape.height), inside(x, padding[1], shape.width)) else {
+                continue;
+            };
+            let channel = out_channel / written * read + channel;
+            let source = ((image * shape.height + y) * shape.width + x) * shape.channels + channel;
+            product(source, term * shape.out_channels + out_channel, output);
         }
     }
 }

@@ -128,6 +128,12 @@ impl TileShare {
         Self { u: linear(&self.u), v: linear(&self.v) }
     }
 
+    /// Changes both components by a linear map of another value's: `linear(into, from)`, with public shape.
+    pub fn update(&mut self, from: &TileShare, linear: impl Fn(&mut [u64], &[u64])) {
+        linear(&mut self.u, &from.u);
+        linear(&mut self.v, &from.v);
+    }
+
     /// Joins pieces end to end.
     pub fn concat(pieces: &[&TileShare]) -> Self {
         let join = |part: fn(&TileShare) -> &[u64]| pieces.iter().map(|p| part(p)).collect::<Vec<_>>().concat();

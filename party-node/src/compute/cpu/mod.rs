@@ -1,6 +1,7 @@
 //! The CPU device.
 
 mod chacha;
+mod conv;
 pub(crate) mod dispatch;
 mod gemm;
 mod planes;
@@ -9,7 +10,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::chacha::ChaCha12;
 pub use self::dispatch::Path;
-use super::{Compute, Key, Operand};
+use super::{Compute, ConvShape, Key, Operand, Sum};
 
 /// A CPU slice that stands in for a GPU.
 pub struct CpuDevice {
@@ -45,6 +46,18 @@ impl Compute for CpuDevice {
 
     fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
         gemm::gemm(self.path, self.pool.as_ref(), &a, &b, out);
+    }
+
+    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+        conv::conv(self.path, self.pool.as_ref(), shape, images, weights, out);
+    }
+
+    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]) {
+        conv::conv_weights(self.path, self.pool.as_ref(), shape, images, gradient, out);
+    }
+
+    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+        conv::conv_images(self.path, self.pool.as_ref(), shape, gradient, weights, out);
     }
 
     fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {

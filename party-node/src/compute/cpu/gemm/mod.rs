@@ -14,33 +14,99 @@ mod pack;
 mod portable;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use self::pack::{View, Window};
+pub(super) use self::pack::View;
+use self::pack::Window;
 use super::dispatch::Path;
 use crate::compute::Operand;
 
 /// Fewer multiplications than this do not pay for waking a second thread: 50 us with AMX, 170 us with AVX-512.
-const PARALLEL_MULTIPLICATIONS_MIN: usize = 1 << 21;
+pub(super) const PARALLEL_MULTIPLICATIONS_MIN: usize = 1 << 21;
+
+/// Words of a left factor that are gathered at a time: they wait in L2 until they are packed.
+const GATHERED_WORDS_MAX: usize = 1 << 15;
+
+/// Words of a product that wait in L2 until they are scattered.
+const SCATTERED_WORDS_MAX: usize = 1 << 16;
 
 /// `out += a * b` by the kernels of `path`.
 pub(super) fn gemm(path: Path, pool: Option<&ThreadPool>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [u64]) {
     check_shapes(a, b, out);
-    let pool = pool.filter(|_| a.rows * a.cols * b.cols >= PARALLEL_MULTIPLICATIONS_MIN);
-    match path {
-        Path::Portable => run(portable::Portable, pool, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx2 => run(avx2::Avx2::new(), pool, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Path::Amx if amx::pays(a.rows, a.cols, b.cols) => run(amx::Amx::new(), pool, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx512 | Path::Amx if a.rows < avx512::TALL_ROWS_MIN => run(avx512::Wide::new(), pool, a, b, out),
-        #[cfg(target_arch = "x86_64")]
-        Path::Avx512 | Path::Amx => run(avx512::Tall::new(), pool, a, b, out),
-        #[cfg(not(target_arch = "x86_64"))]
-        path => unreachable!("{path} is never detected here"),
+    let (left, right) = (Left::Stored(View::left(a)), View::right(b));
+    let product = Product { rows: a.rows, terms: a.cols, cols: b.cols, left, right };
+    product.add_to(path, pool, Target::Rows { out, stride: b.cols, first_col: 0 });
+}
+
+/// Two factors to be multiplied.
+#[derive(Clone, Copy)]
+pub(super) struct Product<'a> {
+    pub(super) rows: usize,
+    pub(super) terms: usize,
+    pub(super) cols: usize,
+    pub(super) left: Left<'a>,
+    pub(super) right: View<'a>,
+}
+
+/// A left factor.
+#[derive(Clone, Copy)]
+pub(super) enum Left<'a> {
+    /// It lies in memory.
+    Stored(View<'a>),
+    /// Its rows are gathered when they are needed.
+    Rows(&'a dyn Gather),
+    /// Its columns are gathered when they are needed: it is the transpose.
+    Columns(&'a dyn Gather),
+}
+
+/// A matrix that exists in pieces only.
+pub(super) trait Gather: Sync {
+    /// Distance between the rows of a piece that is `cols` columns wide.
+    fn stride(&self, cols: usize) -> usize;
+    /// Fills row-major `to`, whose rows are [`Gather::stride`] apart, with the rows and columns asked for.
+    fn gather(&self, rows: Range<usize>, cols: Range<usize>, to: &mut [u64]);
+}
+
+/// Where the rows of a product go.
+pub(super) enum Target<'a> {
+    /// They are added to rows of `stride` words, from column `first_col` on.
+    Rows { out: &'a mut [u64], stride: usize, first_col: usize },
+    /// Each `part_rows` of them are added to `part_words` words, wherever `scatter` says.
+    Parts { out: &'a mut [u64], part_rows: usize, part_words: usize, scatter: &'a dyn Scatter },
+}
+
+/// Adds pieces of a product to a part of a result.
+pub(super) trait Scatter: Sync {
+    /// Adds row-major `products`. Rows count from the first one of the part.
+    fn add(&self, rows: Range<usize>, cols: Range<usize>, products: &[u64], part: &mut [u64]);
+}
+
+impl Product<'_> {
+    /// Adds the product to `target` by the kernels of `path`.
+    pub(super) fn add_to(&self, path: Path, pool: Option<&ThreadPool>, target: Target<'_>) {
+        let pool = pool.filter(|_| self.multiplications() >= PARALLEL_MULTIPLICATIONS_MIN);
+        match path {
+            Path::Portable => run(portable::Portable, pool, self, target),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => run(avx2::Avx2::new(), pool, self, target),
+            #[cfg(target_arch = "x86_64")]
+            Path::Amx if amx::pays(self.rows, self.terms, self.cols) => run(amx::Amx::new(), pool, self, target),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 | Path::Amx if self.rows < avx512::TALL_ROWS_MIN => {
+                run(avx512::Wide::new(), pool, self, target);
+            }
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 | Path::Amx => run(avx512::Tall::new(), pool, self, target),
+            #[cfg(not(target_arch = "x86_64"))]
+            path => unreachable!("{path} is never detected here"),
+        }
+    }
+
+    pub(super) fn multiplications(&self) -> usize {
+        self.rows * self.terms * self.cols
     }
 }
 
@@ -112,11 +178,11 @@ impl Tile {
 
 /// Scratch memory that a thread keeps between products, so that the steady state allocates nothing.
 #[derive(Default)]
-struct Scratch(Vec<u64>);
+pub(super) struct Scratch(Vec<u64>);
 
 impl Scratch {
     /// `len` words, the first on a cache line of its own. Contents are whatever was left there.
-    fn words(&mut self, len: usize) -> &mut [u64] {
+    pub(super) fn words(&mut self, len: usize) -> &mut [u64] {
         const LINE_BYTES: usize = 64;
         if self.0.len() < len + LINE_BYTES / 8 {
             self.0.resize(len + LINE_BYTES / 8, 0);
@@ -129,6 +195,8 @@ impl Scratch {
 thread_local! {
     static LEFT: RefCell<Scratch> = RefCell::default();
     static RIGHT: RefCell<Scratch> = RefCell::default();
+    static GATHERED: RefCell<Scratch> = RefCell::default();
+    static SCATTERED: RefCell<Scratch> = RefCell::default();
 }
 
 /// `len` cut into equal parts of at most `max`, rounded up to a multiple of `step`.
@@ -136,17 +204,23 @@ fn even_part(len: usize, max: usize, step: usize) -> usize {
     len.div_ceil(len.div_ceil(max)).next_multiple_of(step)
 }
 
-fn run<K: Kernel>(kernel: K, pool: Option<&ThreadPool>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [u64]) {
-    let (rows, terms, cols) = (a.rows, a.cols, b.cols);
+fn run<K: Kernel>(kernel: K, pool: Option<&ThreadPool>, product: &Product<'_>, target: Target<'_>) {
+    let Product { rows, terms, cols, left, right } = *product;
     if rows == 0 || terms == 0 || cols == 0 {
         return;
     }
     let Blocking { mr, nr, mc, kc, nc, kc_step } = K::BLOCKING;
-    let (left, right) = (View::left(a), View::right(b));
     let kc = even_part(terms, kc, kc_step);
     let nc = even_part(cols, nc, nr);
     let threads = pool.map_or(1, ThreadPool::current_num_threads);
-    let mc = even_part(rows, mc.min(rows.div_ceil(threads)), mr);
+    let mc_even = even_part(rows, mc.min(rows.div_ceil(threads)), mr);
+    let (out, part_words, place) = match target {
+        Target::Rows { out, stride, first_col } => (out, mc_even * stride, Place::Rows { stride, first_col }),
+        Target::Parts { out, part_rows, part_words, scatter } => {
+            let mc = even_part(part_rows, mc.min(SCATTERED_WORDS_MAX / nc).max(mr), mr);
+            (out, part_words, Place::Parts { part_rows, mc, scatter })
+        }
+    };
     RIGHT.with_borrow_mut(|scratch| {
         for col in (0..cols).step_by(nc) {
             let block_cols = nc.min(cols - col);
@@ -160,19 +234,42 @@ fn run<K: Kernel>(kernel: K, pool: Option<&ThreadPool>, a: &Operand<'_>, b: &Ope
                     let window = Window { outer: col + index * nr, outers, width, inner: term, inners: block_terms };
                     kernel.pack_right(right, window, &mut panel[..width * padded_terms]);
                 };
-                let multiply = |panels: &[u64], (index, out): (usize, &mut [u64])| {
-                    let block = Block { first_row: index * mc, col, block_cols, term, block_terms, padded_terms };
-                    multiply_rows(kernel, left, panels, block, cols, out);
+                let multiply = |panels: &[u64], (index, part): (usize, &mut [u64])| {
+                    let block = Block { first_row: 0, block_cols, term, block_terms, padded_terms };
+                    match place {
+                        Place::Rows { stride, first_col } => {
+                            let block = Block { first_row: index * mc_even, ..block };
+                            multiply_rows(kernel, left, panels, block, [stride, first_col + col], part);
+                        }
+                        Place::Parts { part_rows, mc, scatter } => SCATTERED.with_borrow_mut(|scratch| {
+                            let part_rows = index * part_rows..((index + 1) * part_rows).min(rows);
+                            for first_row in part_rows.clone().step_by(mc) {
+                                let block_rows = mc.min(part_rows.end - first_row);
+                                let products = scratch.words(block_rows * block_cols);
+                                products.fill(0);
+                                multiply_rows(
+                                    kernel,
+                                    left,
+                                    panels,
+                                    Block { first_row, ..block },
+                                    [block_cols, 0],
+                                    products,
+                                );
+                                let row = first_row - part_rows.start;
+                                scatter.add(row..row + block_rows, col..col + block_cols, products, part);
+                            }
+                        }),
+                    }
                 };
                 match pool {
                     None => {
                         panels.chunks_mut(nr * padded_terms).enumerate().for_each(pack);
-                        out.chunks_mut(mc * cols).enumerate().for_each(|rows| multiply(panels, rows));
+                        out.chunks_mut(part_words).enumerate().for_each(|part| multiply(panels, part));
                     }
                     Some(pool) => pool.install(|| {
                         panels.par_chunks_mut(nr * padded_terms).enumerate().for_each(pack);
                         let panels = &*panels;
-                        out.par_chunks_mut(mc * cols).enumerate().for_each(|rows| multiply(panels, rows));
+                        out.par_chunks_mut(part_words).enumerate().for_each(|part| multiply(panels, part));
                     }),
                 }
             }
@@ -180,38 +277,39 @@ fn run<K: Kernel>(kernel: K, pool: Option<&ThreadPool>, a: &Operand<'_>, b: &Ope
     });
 }
 
-/// A block of rows of the result and the terms to add to it.
+/// A [`Target`] without its memory.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Rows { stride: usize, first_col: usize },
+    Parts { part_rows: usize, mc: usize, scatter: &'a dyn Scatter },
+}
+
+/// A block of the product: columns whose right panels are at hand, and the terms to add to it.
 #[derive(Clone, Copy)]
 struct Block {
     first_row: usize,
-    col: usize,
     block_cols: usize,
     term: usize,
     block_terms: usize,
     padded_terms: usize,
 }
 
-/// Adds one block of terms to the rows in `out`, all of them `stride` words long.
+/// Adds one block of terms to the rows in `out`, all of them `stride` words long, from column `first_col` on.
 fn multiply_rows<K: Kernel>(
     kernel: K,
-    left: View<'_>,
+    left: Left<'_>,
     right_panels: &[u64],
     block: Block,
-    stride: usize,
+    [stride, first_col]: [usize; 2],
     out: &mut [u64],
 ) {
     let Blocking { mr, nr, .. } = K::BLOCKING;
-    let Block { first_row, col, block_cols, term, block_terms, padded_terms } = block;
+    let Block { first_row, block_cols, padded_terms, .. } = block;
     let rows = out.len() / stride;
     let mut session = kernel.session();
     LEFT.with_borrow_mut(|scratch| {
         let left_panels = scratch.words(rows.next_multiple_of(mr) * padded_terms);
-        for (index, panel) in left_panels.chunks_exact_mut(mr * padded_terms).enumerate() {
-            let outers = mr.min(rows - index * mr);
-            let width = kernel.row_width(outers);
-            let window = Window { outer: first_row + index * mr, outers, width, inner: term, inners: block_terms };
-            kernel.pack_left(left, window, &mut panel[..width * padded_terms]);
-        }
+        pack_left_panels(kernel, left, block, first_row..first_row + rows, left_panels);
         for (right_index, right_panel) in right_panels.chunks_exact(nr * padded_terms).enumerate() {
             let tile_cols = nr.min(block_cols - right_index * nr);
             let col_width = kernel.col_width(tile_cols);
@@ -219,7 +317,7 @@ fn multiply_rows<K: Kernel>(
                 let tile_rows = mr.min(rows - left_index * mr);
                 let row_width = kernel.row_width(tile_rows);
                 let tile = Tile {
-                    start: left_index * mr * stride + col + right_index * nr,
+                    start: left_index * mr * stride + first_col + right_index * nr,
                     stride,
                     rows: tile_rows,
                     cols: tile_cols,
@@ -234,6 +332,38 @@ fn multiply_rows<K: Kernel>(
     });
 }
 
+/// Packs `rows` of the left factor, if need be gathering a few panels at a time.
+fn pack_left_panels<K: Kernel>(kernel: K, left: Left<'_>, block: Block, rows: Range<usize>, panels: &mut [u64]) {
+    let Block { term, block_terms, padded_terms, .. } = block;
+    let mr = K::BLOCKING.mr;
+    let pack = |view: View<'_>, rows: Range<usize>, inner: usize, panels: &mut [u64]| {
+        for (outer, panel) in rows.clone().step_by(mr).zip(panels.chunks_exact_mut(mr * padded_terms)) {
+            let outers = mr.min(rows.end - outer);
+            let width = kernel.row_width(outers);
+            let window = Window { outer, outers, width, inner, inners: block_terms };
+            kernel.pack_left(view, window, &mut panel[..width * padded_terms]);
+        }
+    };
+    let (source, outer_adjacent) = match left {
+        Left::Stored(view) => return pack(view, rows, term, panels),
+        Left::Rows(source) => (source, false),
+        Left::Columns(source) => (source, true),
+    };
+    let step = (GATHERED_WORDS_MAX / (mr * padded_terms)).max(1) * mr;
+    for (first, panels) in rows.clone().step_by(step).zip(panels.chunks_mut(step * padded_terms)) {
+        let outers = first..(first + step).min(rows.end);
+        let terms = term..term + block_terms;
+        let (rows, cols) = if outer_adjacent { (terms, outers.clone()) } else { (outers.clone(), terms) };
+        let stride = source.stride(cols.len());
+        GATHERED.with_borrow_mut(|scratch| {
+            let gathered = scratch.words(rows.len() * stride);
+            source.gather(rows, cols, gathered);
+            let view = View { x: gathered, y: None, kx: 1, ky: 0, stride, outer_adjacent };
+            pack(view, 0..outers.len(), 0, panels);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,23 +371,25 @@ mod tests {
 
     /// Runs a product on every kernel of this machine, whether or not it would be picked for the shape.
     fn on_every_kernel(a: &Operand<'_>, b: &Operand<'_>, check: impl Fn(&str, &[u64])) {
-        let product = |run: &dyn Fn(&mut [u64])| {
+        let (left, right) = (Left::Stored(View::left(a)), View::right(b));
+        let factors = Product { rows: a.rows, terms: a.cols, cols: b.cols, left, right };
+        let product = |run: &dyn Fn(&Product<'_>, Target<'_>)| {
             let mut out = vec![0; a.rows * b.cols];
-            run(&mut out);
+            run(&factors, Target::Rows { out: &mut out, stride: b.cols, first_col: 0 });
             out
         };
-        check("portable", &product(&|out| run(portable::Portable, None, a, b, out)));
+        check("portable", &product(&|factors, target| run(portable::Portable, None, factors, target)));
         #[cfg(target_arch = "x86_64")]
         {
             if Path::best() >= Path::Avx2 {
-                check("avx2", &product(&|out| run(avx2::Avx2::new(), None, a, b, out)));
+                check("avx2", &product(&|factors, target| run(avx2::Avx2::new(), None, factors, target)));
             }
             if Path::best() >= Path::Avx512 {
-                check("avx512 wide", &product(&|out| run(avx512::Wide::new(), None, a, b, out)));
-                check("avx512 tall", &product(&|out| run(avx512::Tall::new(), None, a, b, out)));
+                check("avx512 wide", &product(&|factors, target| run(avx512::Wide::new(), None, factors, target)));
+                check("avx512 tall", &product(&|factors, target| run(avx512::Tall::new(), None, factors, target)));
             }
             if Path::best() >= Path::Amx {
-                check("amx", &product(&|out| run(amx::Amx::new(), None, a, b, out)));
+                check("amx", &product(&|factors, target| run(amx::Amx::new(), None, factors, target)));
             }
         }
     }

@@ -5,15 +5,15 @@ use crate::compute::Operand;
 
 /// An operand as a kernel walks it: `outer` is its row (left factor) or column (right factor), `inner` the summed index.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    pub(super) x: &'a [u64],
-    pub(super) y: Option<&'a [u64]>,
-    pub(super) kx: u64,
-    pub(super) ky: u64,
+pub(in super::super) struct View<'a> {
+    pub(in super::super) x: &'a [u64],
+    pub(in super::super) y: Option<&'a [u64]>,
+    pub(in super::super) kx: u64,
+    pub(in super::super) ky: u64,
     /// Distance between neighbours that are not adjacent in memory.
-    pub(super) stride: usize,
+    pub(in super::super) stride: usize,
     /// Whether neighbours along `outer` are the adjacent ones.
-    pub(super) outer_adjacent: bool,
+    pub(in super::super) outer_adjacent: bool,
 }
 
 impl<'a> View<'a> {
