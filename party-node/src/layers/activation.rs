@@ -1,4 +1,4 @@
-//! Slopes of activations that follow from their results.
+//! Gradients of activations whose slope follows from their result.
 
 use super::fixed_product;
 use crate::protocol::{ProtocolError, Tile, TileShare};
@@ -10,16 +10,38 @@ pub(super) enum Slope {
     Sigmoid,
     /// `1 - y^2 = (1 - y) (1 + y)`.
     Tanh,
+    /// `y (g - sum(y g))`, the sum over the channels of a position.
+    Softmax,
 }
 
 impl Slope {
-    /// The slope, one truncated product.
-    pub(super) async fn of(self, tile: &Tile<'_>, y: &TileShare) -> Result<TileShare, ProtocolError> {
+    /// Gradient of the input from that of the result.
+    pub(super) async fn back(
+        self,
+        tile: &Tile<'_>,
+        y: &TileShare,
+        gradient: TileShare,
+        channels: usize,
+    ) -> Result<TileShare, ProtocolError> {
         let one = tile.party().fixed().constant(1.0);
-        let complement = y.clone().times(u64::MAX).plus_public(tile, one);
+        let complement = || y.clone().times(u64::MAX).plus_public(tile, one);
         match self {
-            Self::Sigmoid => fixed_product(tile, y, &complement).await,
-            Self::Tanh => fixed_product(tile, &complement, &y.clone().plus_public(tile, one)).await,
+            Self::Sigmoid => {
+                let slope = fixed_product(tile, y, &complement()).await?;
+                fixed_product(tile, &slope, &gradient).await
+            }
+            Self::Tanh => {
+                let slope = fixed_product(tile, &complement(), &y.clone().plus_public(tile, one)).await?;
+                fixed_product(tile, &slope, &gradient).await
+            }
+            Self::Softmax => {
+                let products = fixed_product(tile, y, &gradient).await?;
+                let sums = products.map(|g| {
+                    let sum = |row: &[u64]| row.iter().copied().fold(0, u64::wrapping_add);
+                    g.chunks(channels).flat_map(|row| vec![sum(row); channels]).collect()
+                });
+                Ok(products.minus(&fixed_product(tile, y, &sums).await?))
+            }
         }
     }
 }

@@ -9,6 +9,7 @@
 //! `docs/protocols.md` has the security argument.
 
 mod compare;
+mod gathering;
 mod inject;
 mod input;
 mod mul;
@@ -28,6 +29,7 @@ use shared::fixed::FixedPoint;
 use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 
+pub use gathering::Gathering;
 pub use compare::{and, carry, carry_bytes, sign};
 pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
 pub use input::input;
@@ -105,6 +107,7 @@ pub struct Party {
     stop: Arc<AtomicBool>,
     calls: Cell<u32>,
     depth: Cell<u32>,
+    nudged: Cell<bool>,
     #[cfg(any(test, feature = "test-world"))]
     recorder: Option<Arc<Recorder>>,
 }
@@ -130,6 +133,7 @@ impl Party {
             stop,
             calls: Cell::new(0),
             depth: Cell::new(0),
+            nudged: Cell::new(false),
             #[cfg(any(test, feature = "test-world"))]
             recorder: None,
         }

@@ -83,6 +83,9 @@ impl Party {
             }
             self.wire.borrow_mut().flush(&self.meter)?;
             self.check_stop()?;
+            if self.nudged.take() {
+                continue;
+            }
             self.wire.borrow_mut().pump(&self.meter)?;
         }
         self.meter.counters().rounds.store(u64::from(self.depth.get()), Relaxed);
@@ -248,7 +251,22 @@ impl<'p> Tile<'p> {
         self.helper
     }
 
-    fn deepen(&self, depth: u32) {
+    /// Which tile of its call this is.
+    pub(super) fn index(&self) -> u32 {
+        self.channel >> 8 & 0xffff
+    }
+
+    /// Longest chain of receives behind what this tile knows.
+    pub(super) fn depth(&self) -> u32 {
+        self.depth.get()
+    }
+
+    /// Another tile may go on without a message.
+    pub(super) fn nudge(&self) {
+        self.party.nudged.set(true);
+    }
+
+    pub(super) fn deepen(&self, depth: u32) {
         let depth = self.depth.get().max(depth);
         self.depth.set(depth);
         self.party.depth.set(self.party.depth.get().max(depth));

@@ -1,0 +1,152 @@
+//! The way of a tile's gradient back through the graph.
+
+use shared::model::{Layer, Source};
+
+use super::forward::{Cache, Trace};
+use super::{Network, Step, arrange, column_sums, fixed_product};
+use crate::ops::{max_pool_backward, relu_backward, softmax};
+use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled};
+
+impl Network<'_> {
+    /// Takes the gradient of the scores back through the layers and adds this tile's gradient of every parameter, an
+    /// additive sharing of twice its sum over the tile's samples, to the step's.
+    pub async fn backward(
+        &self,
+        tile: &Tile<'_>,
+        trace: Trace,
+        gradient: TileShare,
+        rows: usize,
+        step: &Step,
+    ) -> Result<(), ProtocolError> {
+        let mut gradients = Gradients::new(self.model.nodes.len(), gradient);
+        for (index, cache) in trace.0.into_iter().enumerate().rev() {
+            let Some(gradient) = gradients.take(index).filter(|_| self.wiring.learns(index)) else { continue };
+            let sources = &self.model.nodes[index].inputs;
+            let back = if sources.len() > 1 {
+                self.parted(tile, index, cache, gradient).await?
+            } else {
+                let wanted = matches!(sources[0], Source::Node(node) if self.wiring.learns(node));
+                self.layer_back(tile, index, cache, gradient, (rows, wanted), step).await?.into_iter().collect()
+            };
+            for (source, gradient) in sources.iter().zip(back) {
+                gradients.add(*source, gradient);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gradient of a layer's input, if anybody wants it.
+    async fn layer_back(
+        &self,
+        tile: &Tile<'_>,
+        index: usize,
+        cache: Cache,
+        gradient: TileShare,
+        (rows, wanted): (usize, bool),
+        step: &Step,
+    ) -> Result<Option<TileShare>, ProtocolError> {
+        let (from, to) = (self.wiring.input(index), self.wiring.output(index));
+        Ok(Some(match (self.model.nodes[index].layer, cache) {
+            (Layer::Linear { .. }, Cache::Inputs(x)) => {
+                self.linear_gradients(tile, index, &x[0], &gradient, rows, &mut step.gradient.borrow_mut());
+                if !wanted {
+                    return Ok(None);
+                }
+                self.linear_backward(tile, index, &gradient, rows).await?
+            }
+            (Layer::Conv(conv) | Layer::ConvTranspose { conv, .. }, Cache::Inputs(x)) => {
+                let conv = (&conv, matches!(self.model.nodes[index].layer, Layer::ConvTranspose { .. }));
+                self.conv_gradients(tile, index, conv, &x[0], &gradient, rows, &mut step.gradient.borrow_mut());
+                if !wanted {
+                    return Ok(None);
+                }
+                self.conv_backward(tile, index, conv, &gradient, rows).await?
+            }
+            (_, Cache::Norm(normed)) => {
+                self.norm_backward(tile, index, self.grouping(index).0, &normed, &gradient, step).await?
+            }
+            (Layer::Scale, Cache::Inputs(x)) => {
+                self.scale_gradients(tile, index, &x[0], &gradient, step);
+                fixed_product(tile, &gradient, &self.scales(tile, index, gradient.len())).await?
+            }
+            (_, Cache::Pool(kept)) => max_pool_backward(tile, &kept, &gradient).await?,
+            (_, Cache::Relu(kept)) => relu_backward(tile, &kept, &gradient).await?,
+            (_, Cache::Result(result, slope)) => slope.back(tile, &result, gradient, to.channels).await?,
+            (Layer::AveragePool { .. } | Layer::AdaptiveAveragePool { .. }, _) => {
+                self.means(index).back(tile, &gradient).await?
+            }
+            (Layer::Flatten | Layer::Reshape { .. }, _) => arrange::reshape(gradient, to, from),
+            (Layer::LogSoftmax, Cache::Inputs(x)) => {
+                // g - softmax(x) sum(g), the sum over the channels of a position.
+                let sums = gradient.map(|g| {
+                    let sum = |row: &[u64]| row.iter().copied().fold(0, u64::wrapping_add);
+                    g.chunks(to.channels).flat_map(|row| vec![sum(row); to.channels]).collect()
+                });
+                let shares = softmax(tile, &x[0], to.channels).await?;
+                gradient.minus(&fixed_product(tile, &shares, &sums).await?)
+            }
+            (other, _) => unimplemented!("{}", other.kind()),
+        }))
+    }
+
+    /// Gradients of the inputs of a layer that has several.
+    async fn parted(
+        &self,
+        tile: &Tile<'_>,
+        index: usize,
+        cache: Cache,
+        gradient: TileShare,
+    ) -> Result<Vec<TileShare>, ProtocolError> {
+        let count = self.model.nodes[index].inputs.len();
+        Ok(match (self.model.nodes[index].layer, cache) {
+            (Layer::Multiply, Cache::Inputs(x)) => {
+                vec![fixed_product(tile, &gradient, &x[1]).await?, fixed_product(tile, &gradient, &x[0]).await?]
+            }
+            (Layer::Concat, _) => {
+                let mut start = 0;
+                let mut part = |width: usize| {
+                    start += width;
+                    arrange::channels(&gradient, self.wiring.output(index).channels, start - width..start)
+                };
+                self.widths(index).into_iter().map(&mut part).collect()
+            }
+            (Layer::Subtract, _) => vec![gradient.clone(), gradient.times(u64::MAX)],
+            _ => vec![gradient; count],
+        })
+    }
+
+    fn scale_gradients(&self, tile: &Tile<'_>, index: usize, x: &TileShare, gradient: &TileShare, step: &Step) {
+        let place = self.wiring.place(index);
+        let channels = place.weights.len();
+        let products = mul_doubled(tile, x, gradient);
+        let mut sums = vec![0; channels];
+        products.0.chunks(channels).for_each(|row| crate::compute::elementwise::add_assign(&mut sums, row));
+        step.add_gradient(&place.weights, &DoubledPartial(sums));
+        step.add_gradient(&place.biases, &column_sums(tile, gradient, channels));
+    }
+}
+
+/// Gradients on their way back, summed where a value was read more than once.
+struct Gradients(Vec<Option<TileShare>>);
+
+impl Gradients {
+    fn new(nodes: usize, scores: TileShare) -> Self {
+        let mut gradients = vec![None; nodes];
+        if let Some(last) = gradients.last_mut() {
+            *last = Some(scores);
+        }
+        Self(gradients)
+    }
+
+    fn take(&mut self, node: usize) -> Option<TileShare> {
+        self.0[node].take()
+    }
+
+    fn add(&mut self, source: Source, gradient: TileShare) {
+        let Source::Node(node) = source else { return };
+        match &mut self.0[node] {
+            Some(sum) => sum.add_assign(&gradient),
+            none => *none = Some(gradient),
+        }
+    }
+}

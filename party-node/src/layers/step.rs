@@ -1,0 +1,106 @@
+//! What a training step collects from all tiles of a lane's slice of the batch.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use shared::model::{Layer, Model};
+use shared::share::Share;
+
+use super::norm::GUARD_BITS;
+use crate::compute::elementwise;
+use crate::protocol::{DoubledPartial, Gathering, Party, ProtocolError, Tile, TileShare, trunc_exact};
+
+/// Bits of the rates by which running averages move.
+const RATE_BITS: u32 = 20;
+
+/// Sums over tiles, and where tiles meet.
+pub struct Step {
+    /// Additive sharing of twice the gradient of every parameter, summed over the samples.
+    pub(super) gradient: RefCell<Vec<u64>>,
+    pub(super) gathering: Gathering,
+    /// Samples of all tiles together.
+    pub(super) rows: usize,
+    statistics: RefCell<Vec<Statistics>>,
+}
+
+/// Of one batch-norm.
+struct Statistics {
+    /// Where its running averages lie.
+    place: Range<usize>,
+    mean: Share,
+    /// With guard bits.
+    variance: Share,
+    /// Values per channel.
+    count: usize,
+}
+
+impl Step {
+    /// For a model on `rows` samples in so many tiles.
+    pub fn new(parameters: usize, rows: usize, tiles: usize) -> Self {
+        Self {
+            gradient: RefCell::new(vec![0; parameters]),
+            gathering: Gathering::new(tiles),
+            rows,
+            statistics: RefCell::default(),
+        }
+    }
+
+    /// The gradient, once all tiles have ended.
+    pub fn into_gradient(self) -> Vec<u64> {
+        self.gradient.into_inner()
+    }
+
+    pub(super) fn add_gradient(&self, place: &Range<usize>, part: &DoubledPartial) {
+        elementwise::add_assign(&mut self.gradient.borrow_mut()[place.clone()], &part.0);
+    }
+
+    pub(super) fn note_statistics(
+        &self,
+        tile: &Tile<'_>,
+        place: &Range<usize>,
+        mean: &TileShare,
+        variance: &TileShare,
+        count: usize,
+    ) {
+        let (mean, variance) = (tile.leave(mean.clone()), tile.leave(variance.clone()));
+        self.statistics.borrow_mut().push(Statistics { place: place.clone(), mean, variance, count });
+    }
+
+    /// Running averages after this step: `(1 - momentum) old + momentum new`, with the unbiased variance as in PyTorch.
+    pub fn running_averages(&self, party: &Party, model: &Model, old: Share) -> Result<Share, ProtocolError> {
+        let mut statistics = self.statistics.take();
+        if statistics.is_empty() {
+            return Ok(old);
+        }
+        statistics.sort_by_key(|statistics| statistics.place.start);
+        let momenta = model.nodes.iter().filter_map(|node| match node.layer {
+            Layer::BatchNorm { momentum, .. } => Some(momentum),
+            _ => None,
+        });
+        let (mut new, mut kept, mut taken) = (Vec::new(), Vec::new(), Vec::new());
+        for (Statistics { mean, variance, count, .. }, momentum) in statistics.into_iter().zip(momenta) {
+            #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 values")]
+            let unbiased = count as f64 / (count as f64 - 1.0) / f64::from(1 << GUARD_BITS);
+            for (statistic, scale) in [(mean, 1.0), (variance, unbiased)] {
+                kept.extend(vec![rate(1.0 - momentum); statistic.len()]);
+                taken.extend(vec![rate(momentum * scale); statistic.len()]);
+                new.push(statistic);
+            }
+        }
+        let new = Share::concat(&new);
+        let (old, new, kept, taken) = (&old, &new, &kept, &taken);
+        let pieces = party.run_rows(new.len(), 1, |tile, range| async move {
+            let of = |share: &Share, rates: &[u64]| {
+                let share = tile.enter(share, range.clone());
+                DoubledPartial::from_share(&tile, &share, 1).times_each(&rates[range.clone()])
+            };
+            Ok(tile.leave(trunc_exact(&tile, of(old, kept).plus(&of(new, taken)), RATE_BITS + 1).await?))
+        })?;
+        Ok(Share::concat(&pieces))
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "rates lie between 0 and 2")]
+fn rate(rate: f64) -> u64 {
+    (rate * f64::from(1_u32 << RATE_BITS)).round() as u64
+}
