@@ -188,6 +188,7 @@ fn convolutions_equal_the_reference(device: &dyn Compute) {
         ConvShape { channels: 4, groups: 4, out_channels: 8, ..plain },
         ConvShape { channels: 4, groups: 2, out_channels: 2, stride: [2, 2], ..SAME },
         depthwise,
+        ConvShape { images: 0, ..depthwise },
         ConvShape { channels: 37, groups: 37, out_channels: 37, stride: [2, 1], padding: [2, 0, 0, 1], ..SAME },
         ConvShape { channels: 16, groups: 16, out_channels: 16, dilation: [2, 3], ..depthwise },
         ConvShape { channels: 1, out_channels: 1, ..SAME },

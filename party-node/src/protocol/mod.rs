@@ -33,7 +33,10 @@ pub use gathering::Gathering;
 pub use compare::{and, carry, carry_bytes, sign};
 pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
 pub use input::input;
-pub use mul::{Matrix, matmul, matmul_doubled, mul, mul_doubled, square_doubled};
+pub use mul::{
+    Matrix, conv, conv_doubled, conv_images_doubled, conv_weights_doubled, matmul, matmul_doubled, mul, mul_doubled,
+    square_doubled,
+};
 pub use open::open;
 pub use prss::{PairKeys, Purpose};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};

@@ -2,15 +2,20 @@
 
 use super::value::{DoubledPartial, TileShare, View};
 use super::{ProtocolError, Purpose, Role, Tile, trunc};
-use crate::compute::{Operand, elementwise};
+use crate::compute::{ConvShape, Operand, Sum, elementwise};
 
 /// Coefficients `(of u, of v)` of a party's factor in `2xy = (t+2a)(t'+2a') + (t+2b)(t'+2b') - 2(a-b)(a'-b')`.
 const EVALUATOR: (u64, u64) = (1, 2);
 const HELPER: (u64, u64) = (1, u64::MAX);
 
+/// The multiple of a product that this party contributes, and the coefficients of `u` and `v` in either factor.
+fn coefficients(tile: &Tile<'_>) -> (u64, (u64, u64)) {
+    if tile.is_helper() { (u64::MAX - 1, HELPER) } else { (1, EVALUATOR) }
+}
+
 /// An additive sharing of `2 x y`, element by element. Local.
 pub fn mul_doubled(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> DoubledPartial {
-    let (scale, (_, c)) = if tile.is_helper() { (u64::MAX - 1, HELPER) } else { (1, EVALUATOR) };
+    let (scale, (_, c)) = coefficients(tile);
     DoubledPartial(elementwise::product_of_sums(scale, c, [&x.u, &x.v], [&y.u, &y.v]))
 }
 
@@ -52,7 +57,7 @@ impl<'a> Matrix<'a> {
 
 /// An additive sharing of twice a matrix product, added to `out`. Local; one GEMM.
 pub fn matmul_doubled(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>, out: &mut [u64]) {
-    let (scale, factors) = if tile.is_helper() { (u64::MAX - 1, HELPER) } else { (1, EVALUATOR) };
+    let (scale, factors) = coefficients(tile);
     tile.device().gemm(x.operand(scale, factors), y.operand(1, factors), out);
 }
 
@@ -70,6 +75,50 @@ pub fn matmul_doubled(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>, out: &mut [
 pub async fn matmul(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>) -> Result<TileShare, ProtocolError> {
     let mut out = vec![0; x.rows * y.cols];
     matmul_doubled(tile, x, y, &mut out);
+    trunc(tile, DoubledPartial(out), tile.party().fixed().bits() + 1).await
+}
+
+/// An additive sharing of twice a convolution, added to `out`. Local; one convolution.
+pub fn conv_doubled(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>, out: &mut [u64]) {
+    let [x, w] = factors(tile, x, w);
+    tile.device().conv(shape, x, w, out);
+}
+
+/// An additive sharing of twice the gradient of a convolution's weights, added to `out`. Local; one convolution.
+pub fn conv_weights_doubled(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, gradient: View<'_>, out: &mut [u64]) {
+    let [x, gradient] = factors(tile, x, gradient);
+    tile.device().conv_weights(shape, x, gradient, out);
+}
+
+/// An additive sharing of twice the gradient of a convolution's images, added to `out`. Local; one convolution.
+pub fn conv_images_doubled(tile: &Tile<'_>, shape: &ConvShape, gradient: View<'_>, w: View<'_>, out: &mut [u64]) {
+    let [gradient, w] = factors(tile, gradient, w);
+    tile.device().conv_images(shape, gradient, w, out);
+}
+
+/// What this party multiplies.
+fn factors<'a>(tile: &Tile<'_>, x: View<'a>, y: View<'a>) -> [Sum<'a>; 2] {
+    let (scale, (ku, kv)) = coefficients(tile);
+    [(scale, x), (1, y)].map(|(scale, View { u, v })| {
+        let (kx, ky) = (ku.wrapping_mul(scale), kv.wrapping_mul(scale));
+        Sum { x: u, y: Some(v), kx, ky }
+    })
+}
+
+/// Truncated convolution.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z = floor((2 X * W + p) / 2^(f+1))` for a uniform `p`, that is the convolution over `2^f` with error 0 or +1 unit |
+/// | Holds | images and weights of `shape`, every sum of products within `2^61` -> the result, of `n` elements |
+/// | Rounds | as [`trunc`] |
+/// | Bytes | as [`trunc`] on `n` elements; none for the products |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | as [`trunc`]; one convolution per party is the identity at [`mul_doubled`], a convolution being bilinear |
+pub async fn conv(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>) -> Result<TileShare, ProtocolError> {
+    let mut out = vec![0; shape.output_len()];
+    conv_doubled(tile, shape, x, w, &mut out);
     trunc(tile, DoubledPartial(out), tile.party().fixed().bits() + 1).await
 }
 
@@ -112,6 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::compute::reference;
     use crate::world::{Cost, World, assert_masked};
 
     proptest! {
@@ -141,6 +191,83 @@ mod tests {
             }
             prop_assert_eq!(run.cost, Cost { rounds: 2, sent_bytes: 24 * m * n + 3 * (17 * m * n).div_ceil(8) });
         }
+    }
+
+    const SHAPE: ConvShape = ConvShape {
+        images: 2,
+        height: 5,
+        width: 6,
+        channels: 4,
+        kernel: [3, 2],
+        stride: [2, 1],
+        padding: [1, 0, 2, 1],
+        dilation: [1, 2],
+        groups: 2,
+        out_channels: 6,
+    };
+
+    /// A device's pass over plain words.
+    type Pass = fn(&ConvShape, Sum<'_>, Sum<'_>, &mut [u64]);
+    /// Its sharing.
+    type DoubledPass = fn(&Tile<'_>, &ConvShape, View<'_>, View<'_>, &mut [u64]);
+
+    /// Words of both signs up to 2^27: sums of products stay within 2^61.
+    fn entries(seed: u64, len: usize) -> Vec<u64> {
+        let entry = |i: u64| seed.wrapping_add(i).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 36;
+        (0..len as u64).map(|i| entry(i).wrapping_sub(1 << 27)).collect()
+    }
+
+    fn plain(words: &[u64]) -> Sum<'_> {
+        Sum { x: words, y: None, kx: 1, ky: 0 }
+    }
+
+    #[test]
+    fn convolutions_match_plaintext() {
+        let passes: [(Pass, DoubledPass, [usize; 3]); 3] = [
+            (reference::conv, conv_doubled, [SHAPE.input_len(), SHAPE.weights_len(), SHAPE.output_len()]),
+            (
+                reference::conv_weights,
+                conv_weights_doubled,
+                [SHAPE.input_len(), SHAPE.output_len(), SHAPE.weights_len()],
+            ),
+            (reference::conv_images, conv_images_doubled, [SHAPE.output_len(), SHAPE.weights_len(), SHAPE.input_len()]),
+        ];
+        for (pass, doubled, [left, right, len]) in passes {
+            for seed in 0..3 {
+                let (x, y) = (entries(seed, left), entries(seed + 1000, right));
+                let helper = usize::try_from(seed).unwrap();
+                let (z, run) = World::new(seed).tile(helper, [&x, &y], async |tile, [x, y]| {
+                    let mut out = vec![0; len];
+                    doubled(tile, &SHAPE, x.view(), y.view(), &mut out);
+                    trunc(tile, DoubledPartial(out), 17).await
+                });
+                let mut want = vec![0; len];
+                pass(&SHAPE, plain(&x), plain(&y), &mut want);
+                for (z, want) in z.iter().zip(&want) {
+                    let error = z.cast_signed() - (want.cast_signed() >> 16);
+                    assert!((0..=1).contains(&error), "error {error}");
+                }
+                assert_eq!(run.cost, Cost { rounds: 2, sent_bytes: 24 * len + 3 * (17 * len).div_ceil(8) });
+            }
+        }
+    }
+
+    #[test]
+    fn conv_truncates_and_sends_only_masked_words() {
+        let (x, w) = (entries(1, SHAPE.input_len()), entries(2, SHAPE.weights_len()));
+        let run = |keys| {
+            let program = async |tile: &Tile<'_>, [x, w]: [TileShare; 2]| conv(tile, &SHAPE, x.view(), w.view()).await;
+            World::new(5).with_keys(keys).tile(1, [&x, &w], program)
+        };
+        let ((z, one), (_, two)) = (run(2), run(3));
+        let mut want = vec![0; SHAPE.output_len()];
+        reference::conv(&SHAPE, plain(&x), plain(&w), &mut want);
+        for (z, want) in z.iter().zip(&want) {
+            assert!((0..=1).contains(&(z.cast_signed() - (want.cast_signed() >> 16))));
+        }
+        let n = SHAPE.output_len();
+        assert_eq!(one.cost, Cost { rounds: 2, sent_bytes: 24 * n + 3 * (17 * n).div_ceil(8) });
+        assert_masked(&one, &two);
     }
 
     #[test]

@@ -2,28 +2,29 @@
 //! channels.
 
 use std::cell::RefCell;
+use std::thread::LocalKey;
 
 use rayon::ThreadPool;
 
 use super::super::dispatch::multiversion;
 use super::super::gemm::Scratch;
 use super::patches::{Images, Steps, mix};
-use super::{PARTS, add_to_images, each_part, with_images};
+use super::{IMAGES, PARTS, each_part, part};
 use crate::compute::{ConvShape, Sum, elementwise};
 
 thread_local! {
-    /// Combined weights or gradients.
-    static FACTOR: RefCell<Scratch> = RefCell::default();
+    /// Combined weights.
+    static WEIGHTS: RefCell<Scratch> = RefCell::default();
+    /// The combined gradient of one image of the result.
+    static GRADIENT: RefCell<Scratch> = RefCell::default();
 }
 
 /// `out += convolution`.
 pub(super) fn conv(pool: Option<&ThreadPool>, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
-    let taps = Taps::new(shape);
-    with_images(pool, shape.images, Images::of_all_groups(shape), images, |padded| {
-        with_sum(weights, |weights| {
-            each_part(pool, out, taps.result_words(), |image, out| {
-                conv_image(taps, &padded[image * taps.image_words..], weights, out);
-            });
+    let (taps, layout) = (Taps::new(shape), Images::of_all_groups(shape));
+    with_combined(&WEIGHTS, weights, |weights| {
+        each_part(pool, out, taps.result_words(), |image, out| {
+            with_image(layout, image, images, |padded| conv_image(taps, padded, weights, out));
         });
     });
 }
@@ -36,25 +37,22 @@ pub(super) fn conv_weights(
     gradient: Sum<'_>,
     out: &mut [u64],
 ) {
-    let taps = Taps::new(shape);
-    let step = shape.images.div_ceil(pool.map_or(1, ThreadPool::current_num_threads));
+    let (taps, layout) = (Taps::new(shape), Images::of_all_groups(shape));
+    let step = shape.images.div_ceil(pool.map_or(1, ThreadPool::current_num_threads)).max(1);
     let len = out.len();
-    with_images(pool, shape.images, Images::of_all_groups(shape), images, |padded| {
-        with_sum(gradient, |gradient| {
-            PARTS.with_borrow_mut(|scratch| {
-                let parts = scratch.words(shape.images.div_ceil(step) * len);
-                each_part(pool, parts, len, |index, out| {
-                    out.fill(0);
-                    for image in index * step..((index + 1) * step).min(shape.images) {
-                        let gradient = &gradient[image * taps.result_words()..][..taps.result_words()];
-                        conv_weights_image(taps, &padded[image * taps.image_words..], gradient, out);
-                    }
+    PARTS.with_borrow_mut(|scratch| {
+        let parts = scratch.words(shape.images.div_ceil(step) * len);
+        parts.fill(0);
+        each_part(pool, parts, len, |index, out| {
+            for image in index * step..((index + 1) * step).min(shape.images) {
+                with_combined(&GRADIENT, taps.result(gradient, image), |gradient| {
+                    with_image(layout, image, images, |padded| conv_weights_image(taps, padded, gradient, out));
                 });
-                for part in parts.chunks(len) {
-                    elementwise::add_assign(out, part);
-                }
-            });
+            }
         });
+        for part in parts.chunks(len) {
+            elementwise::add_assign(out, part);
+        }
     });
 }
 
@@ -66,40 +64,43 @@ pub(super) fn conv_images(
     weights: Sum<'_>,
     out: &mut [u64],
 ) {
-    let taps = Taps::new(shape);
-    // Both factors in one scratch: the weights first.
-    FACTOR.with_borrow_mut(|scratch| {
-        let (weights_len, gradient_len) = (weights.x.len(), gradient.x.len());
-        let words = scratch.words(weights_len + gradient_len);
-        mix(weights, 0, words, whole(weights_len));
-        mix(gradient, 0, &mut words[weights_len..], whole(gradient_len));
-        let (weights, gradient) = words.split_at(weights_len);
-        add_to_images(pool, shape.images, Images::of_all_groups(shape), out, |out| {
-            each_part(pool, out, taps.image_words, |image, out| {
-                let gradient = &gradient[image * taps.result_words()..][..taps.result_words()];
-                conv_images_image(taps, gradient, weights, out);
+    let (taps, layout) = (Taps::new(shape), Images::of_all_groups(shape));
+    with_combined(&WEIGHTS, weights, |weights| {
+        each_part(pool, out, layout.words(), |image, out| {
+            with_combined(&GRADIENT, taps.result(gradient, image), |gradient| {
+                IMAGES.with_borrow_mut(|scratch| {
+                    let padded = scratch.words(layout.padded_words());
+                    padded.fill(0);
+                    conv_images_image(taps, gradient, weights, padded);
+                    layout.add_inside(padded, out);
+                });
             });
         });
     });
 }
 
-fn with_sum<T>(sum: Sum<'_>, work: impl FnOnce(&[u64]) -> T) -> T {
-    FACTOR.with_borrow_mut(|scratch| {
-        let words = scratch.words(sum.x.len());
-        mix(sum, 0, words, whole(sum.x.len()));
-        work(words)
-    })
+/// Calls `work` with one image, combined and padded.
+fn with_image(layout: Images, image: usize, images: Sum<'_>, work: impl FnOnce(&[u64])) {
+    IMAGES.with_borrow_mut(|scratch| {
+        let padded = scratch.words(layout.padded_words());
+        layout.combine(image, images, padded);
+        work(padded);
+    });
 }
 
-fn whole(len: usize) -> Steps {
-    Steps { count: 1, len, from: 0, to: 0 }
+/// Calls `work` with the words of a sum.
+fn with_combined(scratch: &'static LocalKey<RefCell<Scratch>>, sum: Sum<'_>, work: impl FnOnce(&[u64])) {
+    scratch.with_borrow_mut(|scratch| {
+        let words = scratch.words(sum.x.len());
+        mix(sum, 0, words, Steps { count: 1, len: words.len(), from: 0, to: 0 });
+        work(words);
+    });
 }
 
 /// Which words of one padded image, of the weights and of the result meet.
 #[derive(Clone, Copy)]
 struct Taps {
     channels: usize,
-    image_words: usize,
     out: [usize; 2],
     kernel: [usize; 2],
     /// In the image, from a pixel of the result to the one below, and to the next.
@@ -114,7 +115,6 @@ impl Taps {
         let line_words = shape.padded(1) * channels;
         Self {
             channels,
-            image_words: shape.padded(0) * line_words,
             out: [shape.out_height(), shape.out_width()],
             kernel,
             pixel_steps: [stride[0] * line_words, stride[1] * channels],
@@ -125,6 +125,11 @@ impl Taps {
     /// Words of one image of the result.
     fn result_words(self) -> usize {
         self.out[0] * self.out[1] * self.channels
+    }
+
+    /// One image of the result.
+    fn result<'a>(self, sum: Sum<'a>, image: usize) -> Sum<'a> {
+        part(sum, image * self.result_words()..(image + 1) * self.result_words())
     }
 
     /// Calls `meet` with the first channel in the image, in the weights and in the result, wherever they meet.

@@ -18,11 +18,13 @@ use super::Path;
 use super::gemm::{self, Left, PARALLEL_MULTIPLICATIONS_MIN, Product, Scratch, Target, View};
 use crate::compute::{ConvShape, Operand, Sum, elementwise};
 
-/// Words of images that are combined and padded at a time.
-const IMAGES_WORDS_MAX: usize = 1 << 22;
+/// Words of images that are combined and padded at a time; few in tests, whose images are small.
+const IMAGES_WORDS_MAX: usize = if cfg!(test) { 1 << 14 } else { 1 << 22 };
 
-/// Gradients of weights with fewer rows than this per thread are summed over the images of each thread instead.
-const ROWS_PER_THREAD_MIN: usize = 64;
+/// Each thread sums gradients of weights over images of its own if these have so many pixels in the result,
+const PIXELS_PER_THREAD_MIN: usize = 512;
+/// and the gradients, of which every thread then holds a copy, so few words.
+const WEIGHTS_PER_THREAD_MAX: usize = 1 << 18;
 
 thread_local! {
     /// Combined and padded images, or their gradients before the padding is cut off.
@@ -48,13 +50,12 @@ pub(super) fn conv(
         let (images, weights) = (matrix(images, pixels, terms), matrix(weights, terms, cols));
         return gemm::gemm(path, pool, &images, &weights, out);
     }
+    if shape.is_depthwise() {
+        return depthwise::conv(pool, shape, images, weights, out);
+    }
     for batch in batches(shape) {
         let out = &mut out[batch.outputs];
         let images = part(images, batch.inputs);
-        if shape.is_depthwise() {
-            depthwise::conv(pool, &batch.shape, images, weights, out);
-            continue;
-        }
         for group in 0..shape.groups {
             let columns = Columns::new(shape, group);
             with_images(pool, batch.shape.images, Images::new(shape, group), images, |padded| {
@@ -86,13 +87,12 @@ pub(super) fn conv_weights(
         let images = Operand { rows: terms, cols: pixels, transposed: true, ..matrix(images, pixels, terms) };
         return gemm::gemm(path, pool, &images, &matrix(gradient, pixels, cols), out);
     }
+    if shape.is_depthwise() {
+        return depthwise::conv_weights(pool, shape, images, gradient, out);
+    }
     for batch in batches(shape) {
         let gradient = part(gradient, batch.outputs);
         let images = part(images, batch.inputs);
-        if shape.is_depthwise() {
-            depthwise::conv_weights(pool, &batch.shape, images, gradient, out);
-            continue;
-        }
         for group in 0..shape.groups {
             let columns = Columns::new(shape, group);
             with_images(pool, batch.shape.images, Images::new(shape, group), images, |padded| {
@@ -121,8 +121,12 @@ fn weights_of_group(
         let right = columns.view(gradient, true);
         Product { rows: terms, terms: pixels.len(), cols: columns.len, left, right }.add_to(path, pool, target);
     };
-    let few_rows = |pool: &&ThreadPool| terms < pool.current_num_threads() * ROWS_PER_THREAD_MIN;
-    let Some(pool) = pool.filter(few_rows) else {
+    let by_images = |pool: &&ThreadPool| {
+        let threads = pool.current_num_threads();
+        let enough = shape.images >= threads && shape.pixels() >= threads * PIXELS_PER_THREAD_MIN;
+        enough && terms * columns.len <= WEIGHTS_PER_THREAD_MAX
+    };
+    let Some(pool) = pool.filter(by_images) else {
         let target = Target::Rows { out, stride: columns.stride, first_col: columns.first };
         return sum_over(pool, 0..shape.images, target);
     };
@@ -162,13 +166,12 @@ pub(super) fn conv_images(
         let weights = Operand { rows: cols, cols: terms, transposed: true, ..matrix(weights, terms, cols) };
         return gemm::gemm(path, pool, &matrix(gradient, pixels, cols), &weights, out);
     }
+    if shape.is_depthwise() {
+        return depthwise::conv_images(pool, shape, gradient, weights, out);
+    }
     for batch in batches(shape) {
         let out = &mut out[batch.inputs];
         let gradient = part(gradient, batch.outputs);
-        if shape.is_depthwise() {
-            depthwise::conv_images(pool, &batch.shape, gradient, weights, out);
-            continue;
-        }
         for group in 0..shape.groups {
             let columns = Columns::new(shape, group);
             let (left, right) = (Left::Stored(columns.view(gradient, false)), columns.view(weights, false));

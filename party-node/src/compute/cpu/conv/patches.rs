@@ -248,16 +248,16 @@ multiversion! {
 multiversion! {
     /// Writes the runs of a sum from word `first` on.
     pub(super) fn mix(sum: Sum<'_>, first: usize, to: &mut [u64], steps: Steps) {
+        let Sum { x, y, kx, ky } = sum;
         for run in 0..steps.count {
             let to = &mut to[run * steps.to..][..steps.len];
             let from = first + run * steps.from..first + run * steps.from + steps.len;
-            for (to, x) in to.iter_mut().zip(&sum.x[from.clone()]) {
-                *to = sum.kx.wrapping_mul(*x);
-            }
-            if let Some(y) = sum.y {
-                for (to, y) in to.iter_mut().zip(&y[from]) {
-                    *to = to.wrapping_add(sum.ky.wrapping_mul(*y));
-                }
+            let x = &x[from.clone()];
+            match y {
+                None => to.iter_mut().zip(x).for_each(|(to, x)| *to = kx.wrapping_mul(*x)),
+                Some(y) => to.iter_mut().zip(x.iter().zip(&y[from])).for_each(|(to, (x, y))| {
+                    *to = kx.wrapping_mul(*x).wrapping_add(ky.wrapping_mul(*y));
+                }),
             }
         }
     }

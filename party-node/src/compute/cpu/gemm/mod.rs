@@ -213,7 +213,8 @@ fn run<K: Kernel>(kernel: K, pool: Option<&ThreadPool>, product: &Product<'_>, t
     let kc = even_part(terms, kc, kc_step);
     let nc = even_part(cols, nc, nr);
     let threads = pool.map_or(1, ThreadPool::current_num_threads);
-    let mc_even = even_part(rows, mc.min(rows.div_ceil(threads)), mr);
+    // As many blocks for each thread as for any other.
+    let mc_even = rows.div_ceil(rows.div_ceil(mc).next_multiple_of(threads)).next_multiple_of(mr);
     let (out, part_words, place) = match target {
         Target::Rows { out, stride, first_col } => (out, mc_even * stride, Place::Rows { stride, first_col }),
         Target::Parts { out, part_rows, part_words, scatter } => {
