@@ -160,7 +160,8 @@ pub(crate) struct BenchArgs {
     /// Parties; 3 is supported
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) parties: u16,
-    /// Whole trainings, each with its own seed (w1, w5); repetitions (w4); steps (w2) [default: 5, 5, 30]
+    /// Whole trainings, each with its own seed (w1, w5); repetitions (w4); steps (w2, w3, resnet18)
+    /// [default: 5, 5, 30, 10, 3]
     #[arg(long, value_name = "N")]
     pub(crate) runs: Option<usize>,
     /// Only the w4 line of this name
@@ -187,10 +188,14 @@ pub(crate) enum Workload {
     W1,
     /// MLP 784-128-128-10 on generated images, batch 128; per step
     W2,
+    /// LeNet on generated images of 28x28, batch 128; per step
+    W3,
     /// Single operations on generated data
     W4,
     /// MLP 64-64-10 on 8x8 digits, batch 64, 15 passes
     W5,
+    /// Residual network on generated images of 3x32x32, batch 8; per step
+    Resnet18,
 }
 
 impl RunArgs {

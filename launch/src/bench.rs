@@ -70,7 +70,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), LaunchError> {
     };
     let lines: Vec<Line> = match args.workload {
         Workload::W1 => vec![show(bench.trainings("w1", BuiltIn::BreastCancer)?)],
-        Workload::W2 => vec![show(bench.steps()?)],
+        Workload::W2 => vec![show(bench.steps("w2", 128, Shape::image(1, 28, 28))?)],
+        Workload::W3 => vec![show(bench.steps("w3-train", 128, Shape::image(1, 28, 28))?)],
+        Workload::Resnet18 => vec![show(bench.steps("resnet18-train", 8, Shape::image(3, 32, 32))?)],
         Workload::W4 => bench.micro_lines()?.map(|micro| bench.micro(micro).map(show)).collect::<Result<_, _>>()?,
         Workload::W5 => vec![show(bench.trainings("w5", BuiltIn::Digits)?)],
     };
@@ -137,19 +139,24 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// W2: steps on generated images.
-    fn steps(&self) -> Result<Line, LaunchError> {
+    /// Training steps on generated images.
+    fn steps(&self, workload: &'static str, batch: usize, image: Shape) -> Result<Line, LaunchError> {
         let mut job = self.job.clone();
-        let steps = self.args.runs.unwrap_or(30);
-        (job.model.kind, job.model.hidden) = (ModelName::Mlp, vec![128, 128]);
-        (job.train.lr, job.train.batch) = (0.1, 128);
+        let (model, steps) = match self.args.workload {
+            Workload::W3 => (ModelName::Lenet, 10),
+            Workload::Resnet18 => (ModelName::Resnet18, 3),
+            _ => (ModelName::Mlp, 30),
+        };
+        let steps = self.args.runs.unwrap_or(steps);
+        (job.model.kind, job.model.hidden) = (model, vec![128, 128]);
+        (job.train.lr, job.train.batch) = (0.1, batch);
         self.reapply(&mut job)?;
-        let data = generated_images(10 * job.train.batch, job.train.seed);
+        let data = generated_images(10 * job.train.batch, image, job.train.seed);
         job.train.epochs = u32::try_from(steps.div_ceil(10)).unwrap_or(u32::MAX);
         job.reveal.open = Some(Vec::new());
         let run = self.train(&job, &data, Some(steps))?;
         let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
-        let line = self.line("w2", &run.reports[0].step_seconds.clone(), &[run]);
+        let line = self.line(workload, &run.reports[0].step_seconds.clone(), &[run]);
         Ok(Line { bytes_sent_per_party, rounds, ..line })
     }
 
@@ -243,10 +250,10 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Images of 28x28 pixels in [0, 1) with random labels of ten classes.
-fn generated_images(rows: usize, seed: u64) -> Dataset {
+/// Images with values in [0, 1) and random labels of ten classes.
+fn generated_images(rows: usize, shape: Shape, seed: u64) -> Dataset {
     let mut stream = ChaCha12Rng::seed_from_u64(seed);
-    let x = (0..rows * 784).map(|_| stream.random::<f64>()).collect();
+    let x = (0..rows * shape.len()).map(|_| stream.random::<f64>()).collect();
     let y = (0..rows).flat_map(|_| {
         let label = stream.random_range(0..10);
         (0..10).map(move |class| f64::from(u8::from(class == label)))
@@ -255,8 +262,8 @@ fn generated_images(rows: usize, seed: u64) -> Dataset {
     Dataset {
         name: "generated images".into(),
         task: Task::Multiclass,
-        features: (0..784).map(|pixel| format!("pixel {pixel}")).collect(),
-        shape: Shape::image(1, 28, 28),
+        features: (0..shape.len()).map(|pixel| format!("pixel {pixel}")).collect(),
+        shape,
         classes: (0..10).map(|class| class.to_string()).collect(),
         target_scale: 1.0,
         missing: Vec::new(),
@@ -280,10 +287,10 @@ mod tests {
 
     #[test]
     fn generated_images_have_one_label_each() {
-        let data = generated_images(20, 1);
+        let data = generated_images(20, Shape::image(1, 28, 28), 1);
         assert_eq!(data.train.x.len(), 20 * 784);
         assert!(data.train.y.chunks(10).all(|row| row.iter().sum::<f64>() == 1.0));
-        assert_eq!(data, generated_images(20, 1));
+        assert_eq!(data, generated_images(20, Shape::image(1, 28, 28), 1));
     }
 
     #[test]

@@ -30,6 +30,15 @@ multiversion! {
 }
 
 multiversion! {
+    /// `x *= k`, each with a factor of its own.
+    pub fn scale_each(x: &mut [u64], k: &[u64]) {
+        for (x, k) in x.iter_mut().zip(k) {
+            *x = x.wrapping_mul(*k);
+        }
+    }
+}
+
+multiversion! {
     /// `x ^= y`.
     pub fn xor_assign(x: &mut [u64], y: &[u64]) {
         for (x, y) in x.iter_mut().zip(y) {

@@ -16,13 +16,12 @@ pub(super) fn reshape(x: TileShare, from: Shape, to: Shape) -> TileShare {
 }
 
 /// Channels of several inputs, position by position.
-pub(super) fn concat(inputs: &[TileShare], shapes: &[Shape]) -> TileShare {
-    let channels: Vec<usize> = shapes.iter().map(|shape| shape.channels).collect();
+pub(super) fn concat(inputs: &[TileShare], channels: &[usize]) -> TileShare {
     let positions = inputs[0].len() / channels[0];
-    TileShare::gathered(inputs, |parts| {
+    TileShare::merged(inputs, |parts| {
         let mut out = Vec::with_capacity(positions * channels.iter().sum::<usize>());
         for position in 0..positions {
-            for (part, channels) in parts.iter().zip(&channels) {
+            for (part, channels) in parts.iter().zip(channels) {
                 out.extend_from_slice(&part[position * channels..(position + 1) * channels]);
             }
         }

@@ -5,7 +5,8 @@ use shared::model::Conv;
 use super::{Network, column_sums};
 use crate::compute::{ConvShape, elementwise};
 use crate::protocol::{
-    DoubledPartial, ProtocolError, Tile, TileShare, View, conv_doubled, conv_images_doubled, conv_weights_doubled, trunc,
+    DoubledPartial, ProtocolError, Tile, TileShare, View, conv_doubled, conv_images_doubled, conv_weights_doubled,
+    trunc,
 };
 
 impl Network<'_> {

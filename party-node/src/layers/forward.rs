@@ -66,9 +66,7 @@ impl Network<'_> {
         let x = inputs.pop().expect("every layer has an input");
         Ok(match layer {
             Layer::Linear { .. } => (self.linear(tile, index, &x, rows).await?, Cache::Inputs(vec![x])),
-            Layer::Conv(conv) => {
-                (self.conv(tile, index, (&conv, false), &x, rows).await?, Cache::Inputs(vec![x]))
-            }
+            Layer::Conv(conv) => (self.conv(tile, index, (&conv, false), &x, rows).await?, Cache::Inputs(vec![x])),
             Layer::ConvTranspose { conv, .. } => {
                 (self.conv(tile, index, (&conv, true), &x, rows).await?, Cache::Inputs(vec![x]))
             }

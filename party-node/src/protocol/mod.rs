@@ -29,8 +29,8 @@ use shared::fixed::FixedPoint;
 use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 
-pub use gathering::Gathering;
 pub use compare::{and, carry, carry_bytes, sign};
+pub use gathering::Gathering;
 pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
 pub use input::input;
 pub use mul::{

@@ -251,6 +251,11 @@ impl<'p> Tile<'p> {
         self.helper
     }
 
+    /// Whether this is the tile that does what is done once per call.
+    pub fn is_first(&self) -> bool {
+        self.index() == 0
+    }
+
     /// Which tile of its call this is.
     pub(super) fn index(&self) -> u32 {
         self.channel >> 8 & 0xffff

@@ -134,6 +134,12 @@ impl TileShare {
         linear(&mut self.v, &from.v);
     }
 
+    /// Applies a rearrangement to several values at once.
+    pub fn merged(values: &[TileShare], linear: impl Fn(&[&[u64]]) -> Vec<u64>) -> Self {
+        let part = |part: fn(&TileShare) -> &[u64]| linear(&values.iter().map(part).collect::<Vec<_>>());
+        Self { u: part(|value| &value.u), v: part(|value| &value.v) }
+    }
+
     /// Joins pieces end to end.
     pub fn concat(pieces: &[&TileShare]) -> Self {
         let join = |part: fn(&TileShare) -> &[u64]| pieces.iter().map(|p| part(p)).collect::<Vec<_>>().concat();
@@ -178,6 +184,13 @@ impl DoubledPartial {
     #[must_use]
     pub fn times(mut self, k: u64) -> Self {
         elementwise::scale(&mut self.0, k);
+        self
+    }
+
+    /// Public multiples, element by element.
+    #[must_use]
+    pub fn times_each(mut self, factors: &[u64]) -> Self {
+        elementwise::scale_each(&mut self.0, factors);
         self
     }
 

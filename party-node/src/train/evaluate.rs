@@ -5,7 +5,7 @@ use shared::model::{Loss, Model};
 use shared::share::Share;
 
 use super::PartyData;
-use crate::layers::Network;
+use crate::layers::{Network, fold_batch_norms};
 use crate::ops::{argmax, divide};
 use crate::protocol::{
     DoubledPartial, Party, ProtocolError, Term, Tile, TileShare, inject_sum, mul_doubled, open, sign, split_in_three,
@@ -21,7 +21,7 @@ const PAIRS_AT_ONCE: usize = 1 << 20;
 pub(super) fn evaluate(
     party: &Party,
     model: &Model,
-    parameters: &Share,
+    (parameters, averages): (&Share, &Share),
     data: &PartyData,
     policy: &[Reveal],
     alive: &dyn Fn(),
@@ -31,6 +31,7 @@ pub(super) fn evaluate(
     if rows == 0 || policy.is_empty() {
         return Ok(opened);
     }
+    let (model, parameters) = &fold_batch_norms(party, model, parameters, averages)?;
     let scores = scores(party, model, parameters, &data.test_x, rows)?;
     let targets = &data.test_y;
     for &reveal in policy {
@@ -72,7 +73,7 @@ fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usi
         let count = ROWS_AT_ONCE.min(rows - start);
         scores.extend(party.run_in(&split_in_three(count), |tile, rows| async move {
             let x = tile.enter(x, (start + rows.start) * inputs..(start + rows.end) * inputs);
-            let (scores, _) = network.forward(&tile, x, rows.len()).await?;
+            let (scores, _) = network.forward(&tile, x, rows.len(), None).await?;
             Ok(tile.leave(scores))
         })?);
     }

@@ -1,6 +1,5 @@
 //! One lane from its first batch to the opened metrics.
 
-use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use super::evaluate::evaluate;
 use super::optimiser::Optimiser;
 use super::{LaneError, LaneOutcome, LaneSetup, PartyData, bench};
 use crate::collective::{Collective, CollectiveError, shard_range};
-use crate::layers::{Network, loss_gradient};
+use crate::layers::{Network, Step, loss_gradient};
 use crate::meter::{Meter, Phase, Snapshot};
 use crate::protocol::{Party, ProtocolError, split_in_three};
 
@@ -67,8 +66,8 @@ impl LaneRun {
     fn train(&mut self, job: &JobSpec, training: &Training, data: &PartyData) -> Result<LaneOutcome, LaneError> {
         let first = self.collective.rank() == 0;
         Optimiser::check(&training.train, training.train.batch, self.party.fixed().bits()).map_err(LaneError::Job)?;
-        let mut parameters = initial_share(&self.party, training);
-        let calibration = self.calibrate(training, data, &parameters)?;
+        let mut weights = Weights::initial(&self.party, training);
+        let calibration = self.calibrate(training, data, &weights)?;
         let before = self.party.meter().snapshot();
         let start = Instant::now();
         let mut optimiser = self.optimiser(training, Team::All);
@@ -84,7 +83,7 @@ impl LaneRun {
                 self.step = Some(done);
                 let begun = Instant::now();
                 let lr = training.train.learning_rate(epoch);
-                parameters = self.step(training, data, &parameters, &mut optimiser, &batch, lr, Team::All)?;
+                weights = self.step(training, data, &weights, &mut optimiser, &batch, lr, Team::All)?;
                 outcome.step_seconds.push(begun.elapsed().as_secs_f64());
                 done += 1;
                 self.count(batch.len());
@@ -97,9 +96,10 @@ impl LaneRun {
         outcome.during = self.party.meter().snapshot().since(&before);
         if first {
             let alive = || (self.progress)(done, steps);
-            let opened = evaluate(&self.party, &training.model, &parameters, data, &job.reveal, &alive);
+            let Weights { parameters, averages } = weights;
+            let opened = evaluate(&self.party, &training.model, (&parameters, &averages), data, &job.reveal, &alive);
             outcome.opened = opened.map_err(|source| self.peer(source))?;
-            outcome.parameters = Some(parameters);
+            outcome.parameters = Some(Share::concat(&[parameters, averages]));
         }
         Ok(outcome)
     }
@@ -110,18 +110,21 @@ impl LaneRun {
         &mut self,
         training: &Training,
         data: &PartyData,
-        parameters: &Share,
+        weights: &Weights,
         optimiser: &mut Optimiser,
         batch: &[usize],
         lr: f64,
         team: Team,
-    ) -> Result<Share, LaneError> {
+    ) -> Result<Weights, LaneError> {
         let (rank, size) = self.place(team);
         let slice = &batch[shard_range(batch.len(), rank, size)];
-        let gradient = gradient(&self.party, training, data, parameters, slice).map_err(|source| self.peer(source))?;
+        let computed = gradient(&self.party, training, data, weights, slice);
+        let (gradient, averages) = computed.map_err(|source| self.peer(source))?;
+        let parameters = &weights.parameters;
         if size == 1 {
             let updated = optimiser.update(&self.party, &gradient, parameters, lr, batch.len());
-            return updated.map_err(|source| self.peer(source));
+            let parameters = updated.map_err(|source| self.peer(source))?;
+            return Ok(Weights { parameters, averages });
         }
         let mut shard = Vec::new();
         self.among_lanes(8 * gradient.len(), |lanes| lanes.reduce_scatter(&gradient, &mut shard))?;
@@ -130,9 +133,10 @@ impl LaneRun {
         let updated = optimiser.update(&self.party, &shard, &own, lr, batch.len());
         let updated = updated.map_err(|source| self.peer(source))?;
         let len = parameters.len();
-        self.among_lanes(16 * len, |lanes| {
+        let parameters = self.among_lanes(16 * len, |lanes| {
             Ok(Share { first: lanes.all_gather(&updated.first, len)?, second: lanes.all_gather(&updated.second, len)? })
-        })
+        })?;
+        Ok(Weights { parameters, averages })
     }
 
     /// Measures a step of one lane against a step of all lanes, on the same batch and on a batch for each.
@@ -140,7 +144,7 @@ impl LaneRun {
         &mut self,
         training: &Training,
         data: &PartyData,
-        parameters: &Share,
+        weights: &Weights,
     ) -> Result<Option<Calibration>, LaneError> {
         if training.calibration_steps == 0 || self.collective.size() == 1 {
             return Ok(None);
@@ -150,15 +154,15 @@ impl LaneRun {
         let (mut one_lane, mut computing) = (0.0, 0.0);
         if self.collective.rank() == 0 {
             let before = self.party.meter().snapshot();
-            one_lane = self.time_steps(training, data, parameters, &batch, Team::Alone)?;
+            one_lane = self.time_steps(training, data, weights, &batch, Team::Alone)?;
             computing = computing_share(&self.party.meter().snapshot().since(&before));
             #[allow(clippy::cast_precision_loss, reason = "a batch has far fewer than 2^52 samples")]
             let rate = (batch.len() as f64 / one_lane).to_bits();
             self.party.meter().counters().baseline_rate_bits.store(rate, Relaxed);
         }
         self.among_lanes(0, |lanes| lanes.barrier())?;
-        let strong = self.time_steps(training, data, parameters, &batch, Team::All)?;
-        let weak = self.time_steps(training, data, parameters, &weak_batch, Team::All)?;
+        let strong = self.time_steps(training, data, weights, &batch, Team::All)?;
+        let weak = self.time_steps(training, data, weights, &weak_batch, Team::All)?;
         Ok(Some(Calibration { one_lane, strong, weak, one_lane_compute: computing * one_lane }))
     }
 
@@ -167,7 +171,7 @@ impl LaneRun {
         &mut self,
         training: &Training,
         data: &PartyData,
-        parameters: &Share,
+        weights: &Weights,
         batch: &[usize],
         team: Team,
     ) -> Result<f64, LaneError> {
@@ -178,7 +182,7 @@ impl LaneRun {
                 (self.progress)(0, training.train.steps(training.train_rows));
             }
             let begun = Instant::now();
-            self.step(training, data, parameters, &mut optimiser, batch, training.train.lr, team)?;
+            self.step(training, data, weights, &mut optimiser, batch, training.train.lr, team)?;
             if i > 0 {
                 seconds.push(begun.elapsed().as_secs_f64());
             }
@@ -221,11 +225,27 @@ impl LaneRun {
     }
 }
 
-/// The public initial parameters as a sharing: all of it in component 0, no randomness needed.
-fn initial_share(party: &Party, training: &Training) -> Share {
+/// What training changes.
+struct Weights {
+    parameters: Share,
+    /// Running averages of batch-norms; every lane has those of its own slices.
+    averages: Share,
+}
+
+impl Weights {
+    /// The public initial values, which need no randomness.
+    fn initial(party: &Party, training: &Training) -> Self {
+        Self {
+            parameters: public_share(party, &training.model.initial_parameters(training.train.seed)),
+            averages: public_share(party, &training.model.initial_buffers()),
+        }
+    }
+}
+
+/// Public numbers as a sharing: all of it in component 0.
+fn public_share(party: &Party, values: &[f64]) -> Share {
     let fixed = party.fixed();
-    let initial = training.model.initial_parameters(training.train.seed);
-    let words: Vec<u64> = initial.iter().map(|&w| fixed.constant(w)).collect();
+    let words: Vec<u64> = values.iter().map(|&value| fixed.constant(value)).collect();
     let zeros = vec![0; words.len()];
     match party.me().index() {
         0 => Share { first: words, second: zeros },
@@ -234,29 +254,32 @@ fn initial_share(party: &Party, training: &Training) -> Share {
     }
 }
 
-/// An additive sharing of twice the gradient, summed over the samples of this lane's slice.
+/// An additive sharing of twice the gradient, summed over the samples of this lane's slice, and the running averages
+/// after them.
 fn gradient(
     party: &Party,
     training: &Training,
     data: &PartyData,
-    parameters: &Share,
+    weights: &Weights,
     slice: &[usize],
-) -> Result<Vec<u64>, ProtocolError> {
-    let model = &training.model;
+) -> Result<(Vec<u64>, Share), ProtocolError> {
+    let (model, parameters) = (&training.model, &weights.parameters);
     let (inputs, outputs) = (model.inputs(), model.outputs());
     let (x, y) = party
         .meter()
         .within(Phase::Data, || (gather(&data.train_x, slice, inputs), gather(&data.train_y, slice, outputs)));
-    let (network, sum) = (&Network::new(model, parameters), RefCell::new(vec![0; model.parameters()]));
-    let (x, y, into) = (&x, &y, &sum);
-    party.run_in(&split_in_three(slice.len()), |tile, rows| async move {
+    let (tiles, network) = (split_in_three(slice.len()), &Network::new(model, parameters));
+    let step = Step::new(parameters.len(), slice.len(), tiles.len());
+    let (x, y, collected) = (&x, &y, &step);
+    party.run_in(&tiles, |tile, rows| async move {
         let features = tile.enter(x, rows.start * inputs..rows.end * inputs);
         let targets = tile.enter(y, rows.start * outputs..rows.end * outputs);
-        let (scores, trace) = network.forward(&tile, features, rows.len()).await?;
+        let (scores, trace) = network.forward(&tile, features, rows.len(), Some(collected)).await?;
         let gradient = loss_gradient(&tile, model.loss, scores, &targets, outputs).await?;
-        network.backward(&tile, trace, gradient, rows.len(), into).await
+        network.backward(&tile, trace, gradient, rows.len(), collected).await
     })?;
-    Ok(sum.into_inner())
+    let averages = step.running_averages(party, model, weights.averages.clone())?;
+    Ok((step.into_gradient(), averages))
 }
 
 /// Rows of a shared matrix.
