@@ -120,7 +120,7 @@ mod tests {
                 let words = [part.first, part.second].concat();
                 Ok(tile.leave(gathering.settle(&tile, (0, 0), &words, square).await?))
             })?;
-            assert_eq!(party.rounds(), 1);
+            assert!(party.rounds() <= 1, "the helper of the first tile receives nothing");
             assert!(gathering.meetings.borrow().is_empty());
             Ok(Share::concat(&pieces))
         });

@@ -65,7 +65,7 @@ impl LaneRun {
 
     fn train(&mut self, job: &JobSpec, training: &Training, data: &PartyData) -> Result<LaneOutcome, LaneError> {
         let first = self.collective.rank() == 0;
-        Optimiser::check(&training.train, training.train.batch, self.party.fixed().bits()).map_err(LaneError::Job)?;
+        Optimiser::check(&training.train, self.party.fixed().bits()).map_err(LaneError::Job)?;
         let mut weights = Weights::initial(&self.party, training);
         let calibration = self.calibrate(training, data, &weights)?;
         let before = self.party.meter().snapshot();

@@ -74,7 +74,7 @@ impl Default for TrainSpec {
             clip: None,
             beta1: 0.9,
             beta2: 0.999,
-            epsilon: 1e-3,
+            epsilon: 1e-8,
             label_smoothing: 0.0,
             seed: 1,
         }
