@@ -232,7 +232,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn convolutions_of_any_shape_equal_the_reference(shape in small_shape(), left in 0..FORMS.len(), right in 0..FORMS.len()) {
+    fn convolutions_of_any_shape_conform(shape in small_shape(), left in 0..FORMS.len(), right in 0..FORMS.len()) {
         for path in Path::available() {
             check_conv(&CpuDevice::with_path(path, 1), &shape, FORMS[left], FORMS[right]);
         }

@@ -133,8 +133,8 @@ impl Patches {
         self.image_words
     }
 
-    /// Calls `visit` with where some of `terms` of some of `pixels` lie in the images and in a row-major piece with rows
-    /// `stride` words apart, such that all are met once, and in each pixel in their order.
+    /// Calls `visit` with where some of `terms` of some of `pixels` lie in the images, and in a row-major piece with
+    /// rows `stride` words apart. All are met once, those of a pixel in their order.
     #[inline(always)]
     fn each_run(
         &self,
