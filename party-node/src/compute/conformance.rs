@@ -193,13 +193,13 @@ fn convolutions_equal_the_reference(device: &dyn Compute) {
         ConvShape { channels: 16, groups: 16, out_channels: 16, dilation: [2, 3], ..depthwise },
         ConvShape { channels: 1, out_channels: 1, ..SAME },
         // Large enough for several threads and blocks, or so that the fast kernels pay.
-        ConvShape { images: 7, height: 28, width: 28, channels: 1, kernel: [5, 5], out_channels: 20, ..plain },
-        ConvShape { images: 9, height: 12, width: 12, channels: 20, kernel: [5, 5], out_channels: 50, ..plain },
-        ConvShape { images: 2, height: 16, width: 16, channels: 32, out_channels: 64, ..SAME },
+        ConvShape { images: 4, height: 28, width: 28, channels: 1, kernel: [5, 5], out_channels: 20, ..plain },
+        ConvShape { images: 4, height: 12, width: 12, channels: 20, kernel: [5, 5], out_channels: 50, ..plain },
+        ConvShape { images: 1, height: 16, width: 16, channels: 32, out_channels: 64, ..SAME },
         ConvShape { images: 5, height: 9, width: 9, channels: 72, out_channels: 40, stride: [2, 2], ..SAME },
         ConvShape { images: 3, height: 4, width: 4, channels: 130, out_channels: 70, ..SAME },
-        ConvShape { images: 8, height: 20, width: 20, channels: 96, groups: 96, out_channels: 96, ..SAME },
-        ConvShape { images: 6, height: 16, width: 16, channels: 64, groups: 2, out_channels: 64, ..SAME },
+        ConvShape { images: 7, height: 20, width: 20, channels: 96, groups: 96, out_channels: 96, ..SAME },
+        ConvShape { images: 6, height: 16, width: 16, channels: 16, groups: 2, out_channels: 36, ..SAME },
     ];
     for (index, shape) in shapes.iter().enumerate() {
         let products = shape.output_len() * shape.terms();
@@ -232,7 +232,7 @@ prop_compose! {
 
 proptest! {
     #[test]
-    fn convolutions_of_any_shape_equal_the_reference(shape in small_shape(), left in 0..FORMS.len(), right in 0..FORMS.len()) {
+    fn convolutions_of_any_shape_conform(shape in small_shape(), left in 0..FORMS.len(), right in 0..FORMS.len()) {
         for path in Path::available() {
             check_conv(&CpuDevice::with_path(path, 1), &shape, FORMS[left], FORMS[right]);
         }

@@ -2,10 +2,11 @@
 
 /// A convolution of a batch of images with one set of weights.
 ///
-/// Images lie channels last: element `(image, y, x, c)` at `((image * height + y) * width + x) * channels + c`. The result
-/// lies the same way, with [`ConvShape::out_height`], [`ConvShape::out_width`] and `out_channels`. Weights are row-major
-/// [`ConvShape::terms`]` x out_channels`, terms in the order (kernel row, kernel column, channel of the group). Group `g`
-/// reads the `g`-th block of `channels / groups` channels and writes the `g`-th block of `out_channels / groups` columns.
+/// Images lie channels last: element `(image, y, x, c)` at `((image * height + y) * width + x) * channels + c`. The
+/// result lies the same way, with [`ConvShape::out_height`], [`ConvShape::out_width`] and `out_channels`. Weights are
+/// row-major [`ConvShape::terms`]` x out_channels`, terms in the order (kernel row, kernel column, channel of the
+/// group). Group `g` reads the `g`-th block of `channels / groups` channels and writes the `g`-th block of
+/// `out_channels / groups` columns.
 ///
 /// A convolution along one dimension has height 1 and a kernel of one row.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

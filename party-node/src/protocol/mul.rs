@@ -109,13 +109,13 @@ fn factors<'a>(tile: &Tile<'_>, x: View<'a>, y: View<'a>) -> [Sum<'a>; 2] {
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `z = floor((2 X * W + p) / 2^(f+1))` for a uniform `p`, that is the convolution over `2^f` with error 0 or +1 unit |
+/// | Computes | `z = floor((2 X * W + p) / 2^(f+1))` for a uniform `p`: the convolution over `2^f`, error 0 or +1 unit |
 /// | Holds | images and weights of `shape`, every sum of products within `2^61` -> the result, of `n` elements |
 /// | Rounds | as [`trunc`] |
 /// | Bytes | as [`trunc`] on `n` elements; none for the products |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | as [`trunc`]; one convolution per party is the identity at [`mul_doubled`], a convolution being bilinear |
+/// | Source | as [`trunc`]; a convolution is bilinear, so the identity at [`mul_doubled`] holds for it |
 pub async fn conv(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>) -> Result<TileShare, ProtocolError> {
     let mut out = vec![0; shape.output_len()];
     conv_doubled(tile, shape, x, w, &mut out);

@@ -1,8 +1,8 @@
-//! Convolutions as matrix products whose image factor is never laid out: its patches are gathered, a cache-sized piece at a
-//! time, where the product packs its left factor.
+//! Convolutions as matrix products whose image factor is never laid out: its patches are gathered, a cache-sized piece
+//! at a time, where the product packs its left factor.
 //!
-//! The idea is that of implicit GEMM (Chetlur et al., "cuDNN: Efficient Primitives for Deep Learning", 2014). Images are
-//! combined and padded first, since a patch meets every element many times.
+//! The idea is that of implicit GEMM (Chetlur et al., "cuDNN: Efficient Primitives for Deep Learning", 2014). Images
+//! are combined and padded first, since patches meet every element many times.
 
 mod depthwise;
 mod patches;

@@ -133,8 +133,8 @@ impl Patches {
         self.image_words
     }
 
-    /// Calls `visit` with where some of `terms` of some of `pixels` lie in the images and in a row-major piece with rows
-    /// `stride` words apart, such that all are met once, and in each pixel in their order.
+    /// Calls `visit` with where some of `terms` of some of `pixels` lie in the images, and in a row-major piece with
+    /// rows `stride` words apart. All are met once, those of a pixel in their order.
     #[inline(always)]
     fn each_run(
         &self,
@@ -221,14 +221,12 @@ multiversion! {
     }
 }
 
+/// Copies runs whose number of lines is known when this is compiled: without a call for each.
 #[inline(always)]
 fn copy_lines<const LINES: usize>(from: &[u64], to: &mut [u64], steps: Steps) {
     for run in 0..steps.count {
-        let from = &from[run * steps.from..].as_chunks::<LINE_WORDS>().0[..LINES];
-        let to = &mut to[run * steps.to..].as_chunks_mut::<LINE_WORDS>().0[..LINES];
-        for line in 0..LINES {
-            to[line] = from[line];
-        }
+        let from = &from[run * steps.from..][..LINES * LINE_WORDS];
+        to[run * steps.to..][..LINES * LINE_WORDS].copy_from_slice(from);
     }
 }
 

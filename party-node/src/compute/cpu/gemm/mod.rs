@@ -2,7 +2,8 @@
 //!
 //! The loops follow Goto and van de Geijn ("Anatomy of High-Performance Matrix Multiplication", 2008): the right factor
 //! is packed into panels that stay in the outer caches, the left one into panels for L2, and a kernel multiplies one
-//! pair of panels into a tile of the result held in registers. Linear combinations are formed while packing.
+//! pair of panels into a tile of the result held in registers. Linear combinations are formed while packing. A left
+//! factor need not exist: it can be gathered piece by piece while it is packed; and a result can be scattered likewise.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) mod amx;
