@@ -162,7 +162,7 @@ fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId) {
     let got = joined(&World::new(1), |party| {
         in_tile(party, helper, &async |tile: &Tile<'_>| {
             let known = if tile.is_helper() { &l } else { &t };
-            to_arithmetic(tile, &carry(tile, known, bits, None).await?, known.len()).await
+            to_arithmetic(tile, &carry(tile, known, bits).await?, known.len()).await
         })
     });
     for ((t, l), got) in pairs().zip(got) {

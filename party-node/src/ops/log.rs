@@ -101,7 +101,7 @@ mod tests {
                 x.len(),
                 BinaryRange { highest: (30 - bits.cast_signed()).min(14), lowest: -bits.cast_signed(), stride: 1 },
             );
-            let sent_bytes = range.bytes(n, 2)
+            let sent_bytes = range.bytes(n, fixed, 2)
                 + trunc_bytes(n, bits + 1)
                 + trunc_bytes(n, 23)
                 + trunc_bytes(2 * n, 23)

@@ -143,7 +143,7 @@ mod tests {
                 assert!(worst < 1.0 / 16384.0, "{worst}");
                 let n = x.len();
                 let range = BinaryRange { highest: (30 - bits.cast_signed()).min(14), lowest: -below, stride: 2 };
-                let sent_bytes = range.bytes(n, 2)
+                let sent_bytes = range.bytes(n, fixed, 2)
                     + trunc_bytes(if inverse { n } else { 2 * n }, bits + 9)
                     + 2 * (trunc_bytes(2 * n, 31) + trunc_bytes(n, 31))
                     + trunc_bytes(n, 53 - bits);

@@ -5,6 +5,10 @@
 //! monomials of the helper's bits, with coefficients that both evaluators know; the helper deals the monomials ahead.
 //! One round opens the leaves under masks that the helper knows; a tree of masked AND gates combines them.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Range;
+
 use super::value::{Bits, TileShare};
 use super::{ProtocolError, Purpose, Role, Tile};
 use crate::compute::elementwise;
@@ -21,47 +25,146 @@ use crate::compute::elementwise;
 /// | Reveals | nothing |
 /// | Source | carry trees over shared bits as in Mohassel, Rindal, "ABY3", eprint 2018/403, on masked values as in Chaudhari et al., "ASTRA", eprint 2019/429; leaves of monomials dealt ahead are ours |
 pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError> {
+    let mut signs = signs(tile, x, &[0]).await?;
+    Ok(signs.pop().expect("one threshold, one bit"))
+}
+
+/// `[x >= c]` for several public thresholds `c`.
+///
+/// | | |
+/// |---|---|
+/// | Computes | [`sign`] of `x - c` for each `c` |
+/// | Holds | `x` of `n` elements, `m` thresholds -> `m` times `n` shared bits |
+/// | Rounds | those of [`sign`] |
+/// | Bytes | [`carries_bytes`]: at most `9.75 n + 10 m n` over the three parties for `k = 32`; less where thresholds agree in their low bits |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | [`sign`]; that one set of monomials serves all thresholds, and one wire all that agree so far, is ours |
+///
+/// A threshold moves `t` and leaves `l` as it is, so the helper deals the monomials of `l` once. Their halves are
+/// coefficients of what is exchanged and never masks; each wire that is exchanged has a mask of its own.
+pub async fn signs(tile: &Tile<'_>, x: &TileShare, thresholds: &[u64]) -> Result<Vec<Bits>, ProtocolError> {
     let k = tile.party().spec().compare_bits;
     assert!((6..=64).contains(&k), "the last gate folds bit k-1 in, and a single leaf has no gate");
-    let known = x.known(tile);
-    let mut top = vec![0; known.len().div_ceil(64)];
-    tile.device().bit_planes(&known, k as usize - 1, 1, &mut top);
-    let fold = tile.is_helper().then_some(&top[..]);
-    let carry = carry(tile, &known, k - 1, fold).await?;
-    if tile.is_helper() {
-        return Ok(carry);
-    }
-    let mut m = carry.m;
-    elementwise::xor_assign(&mut m, &top);
-    Ok(Bits { m, s: carry.s }.negated())
+    let carries = carries(tile, &x.known(tile), thresholds, k - 1, Top::FoldedIn).await?;
+    Ok(carries.into_iter().map(Bits::negated).collect())
 }
 
 /// The carry out of the low `bits` bits of `t + l`.
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `[(t mod 2^bits) + (l mod 2^bits) >= 2^bits]`, xor a bit that the helper folds in (5 bits or more) |
+/// | Computes | `[(t mod 2^bits) + (l mod 2^bits) >= 2^bits]` |
 /// | Holds | evaluators `t`, helper `l`, `n` words each -> `n` shared bits |
 /// | Rounds | 1 + depth of the tree over the leaves, with the helper ahead |
 /// | Bytes | [`carry_bytes`] |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | as [`sign`] |
-pub async fn carry(tile: &Tile<'_>, known: &[u64], bits: u32, fold: Option<&[u64]>) -> Result<Bits, ProtocolError> {
+pub async fn carry(tile: &Tile<'_>, known: &[u64], bits: u32) -> Result<Bits, ProtocolError> {
+    let mut carries = carries(tile, known, &[0], bits, Top::LeftOut).await?;
+    Ok(carries.pop().expect("one threshold, one bit"))
+}
+
+/// What happens to the bit above those that carry.
+#[derive(Clone, Copy, PartialEq)]
+enum Top {
+    LeftOut,
+    /// The bit of the sum, `t ^ l ^ carry`, in place of the carry; takes five bits or more below it.
+    FoldedIn,
+}
+
+/// The carry out of the low bits of `t - c + l` for every threshold `c`.
+async fn carries(
+    tile: &Tile<'_>,
+    known: &[u64],
+    thresholds: &[u64],
+    bits: u32,
+    top: Top,
+) -> Result<Vec<Bits>, ProtocolError> {
     if known.is_empty() {
-        return Ok(Bits { m: vec![], s: vec![] });
+        return Ok(vec![Bits { m: vec![], s: vec![] }; thresholds.len()]);
     }
-    let width = known.len().div_ceil(64);
-    let mut planes = vec![0; width * bits as usize];
-    tile.device().bit_planes(known, 0, bits as usize, &mut planes);
-    let planes: Vec<&[u64]> = planes.chunks(width).collect();
-    let leaves = leaf_sizes(bits);
-    let wires = if tile.is_helper() {
-        deal_leaves(tile, &planes, &leaves, width)
-    } else {
-        open_leaves(tile, &planes, &leaves, width).await?
-    };
-    carry_tree(tile, wires, leaves.len(), width, fold).await
+    let forest = Forest { thresholds, sizes: leaf_sizes(bits), width: known.len().div_ceil(64) };
+    let all = bits as usize + usize::from(top == Top::FoldedIn);
+    if tile.is_helper() {
+        let planes = forest.planes(tile, known, 0..all);
+        let wires = deal_leaves(tile, &planes, &forest);
+        let fold = (top == Top::FoldedIn).then(|| planes[bits as usize].as_slice());
+        return carry_trees(tile, wires, &forest, fold).await;
+    }
+    let planes: Vec<_> = (0..thresholds.len())
+        .map(|i| {
+            let moved = match thresholds[i] {
+                0 => Cow::Borrowed(known),
+                threshold => known.iter().map(|t| t.wrapping_sub(threshold)).collect(),
+            };
+            forest.planes(tile, &moved, forest.first_bit(i)..all)
+        })
+        .collect();
+    let wires = open_leaves(tile, &planes, &forest).await?;
+    let mut carries = carry_trees(tile, wires, &forest, None).await?;
+    if top == Top::FoldedIn {
+        for (carry, planes) in carries.iter_mut().zip(&planes) {
+            elementwise::xor_assign(&mut carry.m, planes.last().expect("the top bit is always there"));
+        }
+    }
+    Ok(carries)
+}
+
+/// The trees of several thresholds, one bit plane of `width` words to a wire. Thresholds that agree in all bits below
+/// the end of a node have the same carry there: the node belongs to the first of them.
+struct Forest<'a> {
+    thresholds: &'a [u64],
+    /// Bits of the leaves, lowest first.
+    sizes: Vec<usize>,
+    width: usize,
+}
+
+impl Forest<'_> {
+    /// Whose node stands for a threshold's at a place that ends before bit `end`.
+    fn owner(&self, threshold: usize, end: usize) -> usize {
+        let differ = |other: u64| (other ^ self.thresholds[threshold]) << (64 - end) != 0;
+        (0..threshold).find(|&other| !differ(self.thresholds[other])).unwrap_or(threshold)
+    }
+
+    /// Thresholds that have a node of their own there.
+    fn owners(&self, end: usize) -> impl Iterator<Item = usize> {
+        (0..self.thresholds.len()).filter(move |&threshold| self.owner(threshold, end) == threshold)
+    }
+
+    /// First and end of every leaf's bits.
+    fn leaves(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+        let mut end = 0;
+        self.sizes.iter().map(move |size| {
+            end += size;
+            end - size..end
+        })
+    }
+
+    /// The first bit of the first leaf that a threshold owns.
+    fn first_bit(&self, threshold: usize) -> usize {
+        let owned = |leaf: &Range<usize>| self.owner(threshold, leaf.end) == threshold;
+        self.leaves().find(owned).map_or(self.sizes.iter().sum(), |leaf| leaf.start)
+    }
+
+    /// The leaves with their owners: wire order.
+    fn owned_leaves(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.leaves().flat_map(|leaf| self.owners(leaf.end).map(move |owner| (leaf.clone(), owner)))
+    }
+
+    /// Generate bits of all leaves, and propagate bits of all but the lowest, which nobody needs.
+    fn leaf_wires(&self) -> [usize; 2] {
+        let generates = self.owned_leaves().count();
+        [generates, generates - self.owners(self.sizes[0]).count()]
+    }
+
+    /// Some bit planes of words.
+    fn planes(&self, tile: &Tile<'_>, words: &[u64], bits: Range<usize>) -> Vec<Vec<u64>> {
+        let mut planes = vec![0; self.width * bits.len()];
+        tile.device().bit_planes(words, bits.start, bits.len(), &mut planes);
+        planes.chunks(self.width).map(<[u64]>::to_vec).collect()
+    }
 }
 
 /// Sizes of the leaves, lowest first: threes, with fours or a two below to fit.
@@ -79,44 +182,47 @@ fn leaf_sizes(bits: u32) -> Vec<usize> {
 }
 
 /// Helper: deals the monomials of its bits; its wires are the masks of the leaf bits.
-fn deal_leaves(tile: &Tile<'_>, planes: &[&[u64]], leaves: &[usize], width: usize) -> Vec<Bits> {
+fn deal_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest<'_>) -> Vec<Bits> {
     let op = tile.op();
-    let mut low = 0;
     let mut monomials = Vec::new();
-    for &size in leaves {
-        for product in &subset_products(&planes[low..low + size], width)[1..] {
+    for leaf in forest.leaves() {
+        for product in &subset_products(&planes[leaf], forest.width)[1..] {
             monomials.extend_from_slice(product);
         }
-        low += size;
     }
     op.deal_bits(Purpose::Monomials, monomials);
-    let (mut mask, mask_b) = op.masks(Purpose::Leaf, (2 * leaves.len() - 1) * width);
+    let [generates, propagates] = forest.leaf_wires();
+    let (mut mask, mask_b) = op.masks(Purpose::Leaf, (generates + propagates) * forest.width);
     elementwise::xor_assign(&mut mask, &mask_b);
-    Bits { m: vec![], s: mask }.planes(width)
+    Bits { m: vec![], s: mask }.planes(forest.width)
 }
 
-/// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits but the
-/// lowest leaf's, which nobody needs.
+/// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits.
+/// `planes` are those of each threshold, from its first bit.
 async fn open_leaves(
     tile: &Tile<'_>,
-    planes: &[&[u64]],
-    leaves: &[usize],
-    width: usize,
+    planes: &[Vec<Vec<u64>>],
+    forest: &Forest<'_>,
 ) -> Result<Vec<Bits>, ProtocolError> {
-    let op = tile.op();
-    let count: usize = leaves.iter().map(|size| (1 << size) - 1).sum();
+    let (op, width) = (tile.op(), forest.width);
+    let count: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
     let monomials = op.dealt(Purpose::Monomials, count * width).await?;
-    let mask = op.own_mask(Purpose::Leaf, (2 * leaves.len() - 1) * width);
+    let [generates, propagates] = forest.leaf_wires();
+    let mask = op.own_mask(Purpose::Leaf, (generates + propagates) * width);
     let mut mine = mask.clone();
-    let (mut low, mut at) = (0, 0);
-    for (i, &size) in leaves.iter().enumerate() {
-        let end = at + ((1 << size) - 1) * width;
-        let products = subset_products(&planes[low..low + size], width);
-        let (generates, propagates) = mine.split_at_mut(leaves.len() * width);
-        let generate = &mut generates[i * width..(i + 1) * width];
-        let propagate = if i == 0 { None } else { Some(&mut propagates[(i - 1) * width..i * width]) };
-        leaf_bits(&products, &monomials[at..end], generate, propagate, tile.role() == Role::A);
-        (low, at) = (low + size, end);
+    let (generates, propagates) = mine.split_at_mut(generates * width);
+    let (mut generates, mut propagates) = (generates.chunks_mut(width), propagates.chunks_mut(width));
+    let mut rest = &monomials[..];
+    for leaf in forest.leaves() {
+        let dealt;
+        (dealt, rest) = rest.split_at(((1 << leaf.len()) - 1) * width);
+        for owner in forest.owners(leaf.end) {
+            let first = forest.first_bit(owner);
+            let products = subset_products(&planes[owner][leaf.start - first..leaf.end - first], width);
+            let generate = generates.next().expect("a generate bit for every leaf");
+            let propagate = if leaf.start == 0 { None } else { propagates.next() };
+            leaf_bits(&products, dealt, generate, propagate, tile.role() == Role::A);
+        }
     }
     let theirs = op.exchange(&mine).await?;
     elementwise::xor_assign(&mut mine, &theirs);
@@ -124,12 +230,12 @@ async fn open_leaves(
 }
 
 /// The product of every subset of planes; index bit `i` says whether plane `i` is in. The empty product is all ones.
-fn subset_products(planes: &[&[u64]], width: usize) -> Vec<Vec<u64>> {
+fn subset_products(planes: &[Vec<u64>], width: usize) -> Vec<Vec<u64>> {
     let mut products = vec![vec![u64::MAX; width]];
     for subset in 1_usize..1 << planes.len() {
-        let plane = planes[subset.ilog2() as usize];
+        let plane = &planes[subset.ilog2() as usize];
         let rest = subset ^ 1 << subset.ilog2();
-        let product = if rest == 0 { plane.to_vec() } else { elementwise::and(&products[rest], plane) };
+        let product = if rest == 0 { plane.clone() } else { elementwise::and(&products[rest], plane) };
         products.push(product);
     }
     products
@@ -163,42 +269,77 @@ fn leaf_bits(
     }
 }
 
-/// Combines leaves pairwise: `(G, P) after (g, p) = (G ^ P g, P p)`. The last gate folds in a bit of the helper.
-async fn carry_tree(
+/// The nodes at one place: the end of its bits, and what every owner has there. The lowest place lacks propagate bits.
+struct Place {
+    end: usize,
+    nodes: BTreeMap<usize, (Bits, Option<Bits>)>,
+}
+
+/// Combines leaves pairwise: `(G, P) after (g, p) = (G ^ P g, P p)`. The last gates fold in a bit of the helper.
+async fn carry_trees(
     tile: &Tile<'_>,
     wires: Vec<Bits>,
-    leaves: usize,
-    width: usize,
+    forest: &Forest<'_>,
     fold: Option<&[u64]>,
-) -> Result<Bits, ProtocolError> {
-    let mut wires = wires.into_iter();
-    let generates: Vec<_> = wires.by_ref().take(leaves).collect();
-    let propagates = std::iter::once(None).chain(wires.map(Some));
-    let mut nodes: Vec<(Bits, Option<Bits>)> = generates.into_iter().zip(propagates).collect();
-    while nodes.len() > 1 {
+) -> Result<Vec<Bits>, ProtocolError> {
+    let mut places = leaf_places(wires, forest);
+    while places.len() > 1 {
         let (mut left, mut right) = (Vec::new(), Vec::new());
-        for pair in nodes.chunks_exact(2) {
-            let above = pair[1].1.as_ref().expect("only the lowest node lacks a propagate bit");
-            for part in [Some(&pair[0].0), pair[0].1.as_ref()].into_iter().flatten() {
-                left.push(above);
-                right.push(part);
+        for pair in places.chunks_exact(2) {
+            for (owner, (_, above)) in &pair[1].nodes {
+                let above = above.as_ref().expect("only the lowest place lacks propagate bits");
+                let (generate, propagate) = &pair[0].nodes[&forest.owner(*owner, pair[0].end)];
+                for part in [Some(generate), propagate.as_ref()].into_iter().flatten() {
+                    left.push(above);
+                    right.push(part);
+                }
             }
         }
-        let fold = if nodes.len() == 2 { fold } else { None };
-        let gates = and_folding(tile, &Bits::concat(left), &Bits::concat(right), fold).await?.planes(width);
-        let mut gates = gates.into_iter();
-        let odd = (nodes.len() % 2 == 1).then(|| nodes.pop().expect("there is a last node"));
-        let mut next = Vec::with_capacity(nodes.len() / 2 + 1);
-        let mut nodes_left = nodes.into_iter();
-        while let (Some((_, lower_p)), Some((upper_g, _))) = (nodes_left.next(), nodes_left.next()) {
-            let generate = upper_g.xor(&gates.next().expect("a gate per pair"));
-            let propagate = lower_p.map(|_| gates.next().expect("a second gate where the lower node propagates"));
-            next.push((generate, propagate));
-        }
-        next.extend(odd);
-        nodes = next;
+        let fold = if places.len() == 2 { fold } else { None };
+        let gates = and_folding(tile, &Bits::concat(left), &Bits::concat(right), fold).await?.planes(forest.width);
+        places = combined(places, gates);
     }
-    Ok(nodes.pop().expect("one node is left").0)
+    let root = places.pop().expect("one place is left");
+    let of = |threshold: usize| root.nodes[&forest.owner(threshold, root.end)].0.clone();
+    Ok((0..forest.thresholds.len()).map(of).collect())
+}
+
+/// The opened wires, as nodes.
+fn leaf_places(wires: Vec<Bits>, forest: &Forest<'_>) -> Vec<Place> {
+    let mut generates = wires;
+    let mut propagates = generates.split_off(forest.leaf_wires()[0]).into_iter();
+    let mut generates = generates.into_iter();
+    let mut node = |low: usize| {
+        let generate = generates.next().expect("a generate bit for every leaf");
+        (generate, if low == 0 { None } else { propagates.next() })
+    };
+    forest
+        .leaves()
+        .map(|leaf| Place {
+            end: leaf.end,
+            nodes: forest.owners(leaf.end).map(|owner| (owner, node(leaf.start))).collect(),
+        })
+        .collect()
+}
+
+/// The next level: neighbours joined by their gates, in the order in which these were asked for.
+fn combined(places: Vec<Place>, gates: Vec<Bits>) -> Vec<Place> {
+    let (mut places, mut gates) = (places.into_iter(), gates.into_iter());
+    let mut next = Vec::with_capacity(places.len().div_ceil(2));
+    while let Some(low) = places.next() {
+        let Some(high) = places.next() else {
+            next.push(low);
+            break;
+        };
+        let propagates = low.nodes.values().all(|(_, propagate)| propagate.is_some());
+        let join = |(owner, (generate, _)): (usize, (Bits, Option<Bits>))| {
+            let generate = generate.xor(&gates.next().expect("a gate for every node"));
+            let propagate = propagates.then(|| gates.next().expect("and another where the lower node propagates"));
+            (owner, (generate, propagate))
+        };
+        next.push(Place { end: high.end, nodes: high.nodes.into_iter().map(join).collect() });
+    }
+    next
 }
 
 /// AND of shared bits.
@@ -216,13 +357,15 @@ pub async fn and(tile: &Tile<'_>, x: &Bits, y: &Bits) -> Result<Bits, ProtocolEr
     and_folding(tile, x, y, None).await
 }
 
-/// `x and y`, xor a bit of the helper at the last wire.
+/// `x and y`, xor a bit of the helper: the same on every wire as wide as it is.
 async fn and_folding(tile: &Tile<'_>, x: &Bits, y: &Bits, fold: Option<&[u64]>) -> Result<Bits, ProtocolError> {
     let (op, n) = (tile.op(), x.s.len());
     if tile.is_helper() {
         let mut product = elementwise::and(&x.s, &y.s);
         if let Some(fold) = fold {
-            elementwise::xor_assign(&mut product[n - fold.len()..], fold);
+            for wire in product.chunks_mut(fold.len()) {
+                elementwise::xor_assign(wire, fold);
+            }
         }
         op.deal_bits(Purpose::Gate, product);
         let (mut mask, mask_b) = op.masks(Purpose::GateMask, n);
@@ -244,15 +387,25 @@ async fn and_folding(tile: &Tile<'_>, x: &Bits, y: &Bits, fold: Option<&[u64]>) 
 
 /// Payload bytes of [`carry`] over the three parties, per plane word (64 elements), and its rounds.
 pub fn carry_bytes(bits: u32) -> (usize, u32) {
-    let leaves = leaf_sizes(bits);
-    let monomials: usize = leaves.iter().map(|size| (1 << size) - 1).sum();
-    let (mut nodes, mut gates, mut depth) = (leaves.len(), 0, 0);
-    while nodes > 1 {
-        gates += 2 * (nodes / 2) - 1;
-        nodes = nodes.div_ceil(2);
+    carries_bytes(bits, &[0])
+}
+
+/// Payload bytes of the carries out of so many bits of `x - c` for every threshold `c`, as [`signs`] needs them, over
+/// the three parties and per plane word, and their rounds.
+pub fn carries_bytes(bits: u32, thresholds: &[u64]) -> (usize, u32) {
+    let forest = Forest { thresholds, sizes: leaf_sizes(bits), width: 1 };
+    let monomials: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
+    let leaf_wires: usize = forest.leaf_wires().iter().sum();
+    let mut ends: Vec<usize> = forest.leaves().map(|leaf| leaf.end).collect();
+    let (mut gates, mut depth) = (0, 0);
+    while ends.len() > 1 {
+        for (i, pair) in ends.chunks_exact(2).enumerate() {
+            gates += forest.owners(pair[1]).count() * if i == 0 { 1 } else { 2 };
+        }
+        ends = ends.chunks(2).filter_map(|pair| pair.last().copied()).collect();
         depth += 1;
     }
-    (8 * (monomials + 2 * (2 * leaves.len() - 1) + 3 * gates), 1 + depth)
+    (8 * (monomials + 2 * leaf_wires + 3 * gates), 1 + depth)
 }
 
 #[cfg(test)]
@@ -296,11 +449,49 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn signs_against_thresholds_are_exact(
+            x in prop::collection::vec(-1_i64 << 29..1 << 29, 1..150),
+            thresholds in prop::collection::vec((-1_i64 << 12..1 << 12, 0_u32..18), 1..6),
+            helper in 0_usize..3, seed: u64,
+        ) {
+            // Many end in zeros, so that they share leaves; some are numbers that occur.
+            let mut thresholds: Vec<i64> = thresholds.iter().map(|(c, by)| c << by).collect();
+            thresholds.extend([x[0], thresholds[0], x[0] + 1]);
+            let public: Vec<u64> = thresholds.iter().map(|c| c.cast_unsigned()).collect();
+            let words: Vec<u64> = x.iter().map(|x| x.cast_unsigned()).collect();
+            let (bits, run) = World::new(seed).tile(helper, [&words], async |tile, [x]| {
+                let mut all = vec![];
+                for bits in signs(tile, &x, &public).await? {
+                    all.push(to_arithmetic(tile, &bits, x.len()).await?);
+                }
+                Ok(TileShare::concat(&all.iter().collect::<Vec<_>>()))
+            });
+            let want: Vec<u64> = thresholds.iter().flat_map(|c| x.iter().map(move |x| u64::from(x >= c))).collect();
+            prop_assert_eq!(bits, want);
+            let (bytes, depth) = carries_bytes(31, &public);
+            let arithmetic = 24 * x.len() * public.len();
+            prop_assert_eq!(run.cost.sent_bytes, bytes * x.len().div_ceil(64) + arithmetic);
+            prop_assert_eq!(run.cost.rounds, 1 + depth + u32::try_from(public.len()).unwrap());
+        }
+    }
+
     #[test]
     fn a_sign_costs_what_the_table_says() {
         // 6.6 and 13.9 bytes per element and party.
         assert_eq!(carry_bytes(31), (8 * (78 + 38 + 42), 5));
         assert_eq!(carry_bytes(63), (8 * (147 + 82 + 105), 6));
+    }
+
+    #[test]
+    fn thresholds_share_what_they_agree_in() {
+        // Monomials once; every further threshold costs its wires and its gates.
+        assert_eq!(carries_bytes(31, &[0, 1]), (8 * (78 + 2 * 38 + 2 * 42), 5));
+        // Apart by 2^20: six leaves of ten are the same, and the gates on them.
+        assert_eq!(carries_bytes(31, &[5, 5 + (1 << 20)]), (8 * (78 + 38 + 16 + 42 + 24), 5));
+        assert_eq!(carries_bytes(31, &[7, 7, 7]), carry_bytes(31));
     }
 
     #[test]
@@ -312,6 +503,13 @@ mod tests {
                 .tile(0, [&x], async |tile, [x]| Ok(inject(tile, &sign(tile, &x).await?, &x).await?.0))
                 .1
         };
+        assert_masked(&run(2), &run(3));
+        let thresholds = [0, 1 << 12, 9 << 12, 77];
+        let program = async |tile: &Tile<'_>, [x]: [TileShare; 1]| {
+            let bits = signs(tile, &x, &thresholds).await?.remove(2);
+            to_arithmetic(tile, &bits, x.len()).await
+        };
+        let run = |keys| World::new(1).with_keys(keys).tile(0, [&x], program).1;
         assert_masked(&run(2), &run(3));
     }
 }

@@ -28,8 +28,10 @@ use shared::fixed::FixedPoint;
 use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 
-pub use compare::{and, carry, carry_bytes, sign};
-pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
+pub use compare::{and, carries_bytes, carry, carry_bytes, sign, signs};
+pub use inject::{
+    Factor, Kept, Term, inject, inject_again, inject_forms, inject_sum, inject_sum_keeping, inject_sums, to_arithmetic,
+};
 pub use input::input;
 pub use mul::{Matrix, matmul, matmul_doubled, mul, mul_doubled, square_doubled};
 pub use open::open;
