@@ -56,7 +56,7 @@ pub async fn reciprocal_bounded(
 /// | Computes | `1 / x`, relative error `2^-16` and 1.1 units in the last place; `abs(x)` is clamped to `[2^-l, 2^h]` first, `l = min(f/2, 8)`, `h = min(14, k-2-f)`, so that `1/0 = 2^l` |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | two [`sign`], and 10: 20 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 24 [`sign`], and about `507 n`: 327 per element and party |
+/// | Bytes | over the three parties, `f = 16`: a [`sign`], [`signs`] against 23 powers of two, and about `507 n`: 222 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | normalisation to `[1/2, 1]`, then Goldschmidt's iteration as in [`divide_bounded`] with the scale as numerator |
@@ -83,7 +83,7 @@ pub async fn reciprocal(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, Pro
 /// | Computes | `x / y`, relative error `2^-15` and two units in the last place (16 for `f = 20`), while `abs(x/y) < 2^q`, `q = min(12, 29-f)`; beyond, a value of the right sign with magnitude `2^q` to `2^(q+1)`. `abs(y)` is clamped as in [`reciprocal`] |
 /// | Holds | `x`, `y` of `n` elements, `abs(x) <= 2^h`, `-2^h <= y < 2^(h+1)` for `h = min(14, k-2-f)` -> `n` |
 /// | Rounds | three [`sign`], and 7: 22 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 26 [`sign`], and about `623 n`: 379 per element and party |
+/// | Bytes | over the three parties, `f = 16`: a [`sign`], [`signs`] against 23 powers of two and against two ends, and about `615 n`: 265 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | as [`reciprocal`] with the scaled `x` as numerator; whether that is too large is compared meanwhile |
