@@ -6,7 +6,6 @@
 //! One round opens the leaves under masks that the helper knows; a tree of masked AND gates combines them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::value::{Bits, TileShare};
@@ -85,12 +84,12 @@ async fn carries(
     if known.is_empty() {
         return Ok(vec![Bits { m: vec![], s: vec![] }; thresholds.len()]);
     }
-    let forest = Forest { thresholds, sizes: leaf_sizes(bits), width: known.len().div_ceil(64) };
+    let forest = Forest::new(thresholds, bits, known.len().div_ceil(64));
     let all = bits as usize + usize::from(top == Top::FoldedIn);
     if tile.is_helper() {
         let planes = forest.planes(tile, known, 0..all);
         let wires = deal_leaves(tile, &planes, &forest);
-        let fold = (top == Top::FoldedIn).then(|| planes[bits as usize].as_slice());
+        let fold = (top == Top::FoldedIn).then(|| &planes[bits as usize * forest.width..]);
         return carry_trees(tile, wires, &forest, fold).await;
     }
     let planes: Vec<_> = (0..thresholds.len())
@@ -106,35 +105,45 @@ async fn carries(
     let mut carries = carry_trees(tile, wires, &forest, None).await?;
     if top == Top::FoldedIn {
         for (carry, planes) in carries.iter_mut().zip(&planes) {
-            elementwise::xor_assign(&mut carry.m, planes.last().expect("the top bit is always there"));
+            elementwise::xor_assign(&mut carry.m, &planes[planes.len() - forest.width..]);
         }
     }
     Ok(carries)
 }
 
-/// The trees of several thresholds, one bit plane of `width` words to a wire. Thresholds that agree in all bits below
-/// the end of a node have the same carry there: the node belongs to the first of them.
-struct Forest<'a> {
-    thresholds: &'a [u64],
+/// The trees of several thresholds, one bit plane of `width` words to a wire. Thresholds that agree in all bits up to
+/// the end of a leaf have the same wires there, and the same node above them: it belongs to the first of them.
+struct Forest {
     /// Bits of the leaves, lowest first.
     sizes: Vec<usize>,
     width: usize,
+    thresholds: usize,
+    /// Leaf by leaf, whose node stands for each threshold's.
+    owners: Vec<usize>,
 }
 
-impl Forest<'_> {
-    /// Whose node stands for a threshold's at a place that ends before bit `end`.
-    fn owner(&self, threshold: usize, end: usize) -> usize {
-        let differ = |other: u64| (other ^ self.thresholds[threshold]) << (64 - end) != 0;
-        (0..threshold).find(|&other| !differ(self.thresholds[other])).unwrap_or(threshold)
+impl Forest {
+    fn new(thresholds: &[u64], bits: u32, width: usize) -> Self {
+        let mut forest = Self { sizes: leaf_sizes(bits), width, thresholds: thresholds.len(), owners: vec![] };
+        let first_alike = |threshold: &u64, end: usize| {
+            thresholds.iter().position(|other| (other ^ threshold) << (64 - end) == 0).expect("it is like itself")
+        };
+        let ends = forest.leaves().map(|leaf| leaf.end);
+        forest.owners = ends.flat_map(|end| thresholds.iter().map(move |c| first_alike(c, end))).collect();
+        forest
     }
 
-    /// Thresholds that have a node of their own there.
-    fn owners(&self, end: usize) -> impl Iterator<Item = usize> {
-        (0..self.thresholds.len()).filter(move |&threshold| self.owner(threshold, end) == threshold)
+    fn owner(&self, leaf: usize, threshold: usize) -> usize {
+        self.owners[leaf * self.thresholds + threshold]
     }
 
-    /// First and end of every leaf's bits.
-    fn leaves(&self) -> impl ExactSizeIterator<Item = Range<usize>> {
+    /// Thresholds that have a node of their own where this leaf is the last.
+    fn owners(&self, leaf: usize) -> impl Iterator<Item = usize> {
+        (0..self.thresholds).filter(move |&threshold| self.owner(leaf, threshold) == threshold)
+    }
+
+    /// The bits of every leaf.
+    fn leaves(&self) -> impl Iterator<Item = Range<usize>> {
         let mut end = 0;
         self.sizes.iter().map(move |size| {
             end += size;
@@ -142,28 +151,23 @@ impl Forest<'_> {
         })
     }
 
-    /// The first bit of the first leaf that a threshold owns.
+    /// The first bit of the first leaf that a threshold owns; the end of all if it owns none.
     fn first_bit(&self, threshold: usize) -> usize {
-        let owned = |leaf: &Range<usize>| self.owner(threshold, leaf.end) == threshold;
-        self.leaves().find(owned).map_or(self.sizes.iter().sum(), |leaf| leaf.start)
-    }
-
-    /// The leaves with their owners: wire order.
-    fn owned_leaves(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        self.leaves().flat_map(|leaf| self.owners(leaf.end).map(move |owner| (leaf.clone(), owner)))
+        let shared = (0..self.sizes.len()).take_while(|&leaf| self.owner(leaf, threshold) != threshold).count();
+        self.sizes[..shared].iter().sum()
     }
 
     /// Generate bits of all leaves, and propagate bits of all but the lowest, which nobody needs.
     fn leaf_wires(&self) -> [usize; 2] {
-        let generates = self.owned_leaves().count();
-        [generates, generates - self.owners(self.sizes[0]).count()]
+        let generates = (0..self.sizes.len()).map(|leaf| self.owners(leaf).count()).sum();
+        [generates, generates - self.owners(0).count()]
     }
 
-    /// Some bit planes of words.
-    fn planes(&self, tile: &Tile<'_>, words: &[u64], bits: Range<usize>) -> Vec<Vec<u64>> {
+    /// Some bit planes of words, end to end.
+    fn planes(&self, tile: &Tile<'_>, words: &[u64], bits: Range<usize>) -> Vec<u64> {
         let mut planes = vec![0; self.width * bits.len()];
         tile.device().bit_planes(words, bits.start, bits.len(), &mut planes);
-        planes.chunks(self.width).map(<[u64]>::to_vec).collect()
+        planes
     }
 }
 
@@ -182,28 +186,23 @@ fn leaf_sizes(bits: u32) -> Vec<usize> {
 }
 
 /// Helper: deals the monomials of its bits; its wires are the masks of the leaf bits.
-fn deal_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest<'_>) -> Vec<Bits> {
-    let op = tile.op();
+fn deal_leaves(tile: &Tile<'_>, planes: &[u64], forest: &Forest) -> Bits {
+    let (op, width) = (tile.op(), forest.width);
     let mut monomials = Vec::new();
     for leaf in forest.leaves() {
-        for product in &subset_products(&planes[leaf], forest.width)[1..] {
-            monomials.extend_from_slice(product);
-        }
+        let products = subset_products(&planes[leaf.start * width..leaf.end * width], width);
+        monomials.extend_from_slice(&products[width..]);
     }
     op.deal_bits(Purpose::Monomials, monomials);
-    let [generates, propagates] = forest.leaf_wires();
-    let (mut mask, mask_b) = op.masks(Purpose::Leaf, (generates + propagates) * forest.width);
+    let wires: usize = forest.leaf_wires().iter().sum();
+    let (mut mask, mask_b) = op.masks(Purpose::Leaf, wires * width);
     elementwise::xor_assign(&mut mask, &mask_b);
-    Bits { m: vec![], s: mask }.planes(forest.width)
+    Bits { m: vec![], s: mask }
 }
 
 /// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits.
 /// `planes` are those of each threshold, from its first bit.
-async fn open_leaves(
-    tile: &Tile<'_>,
-    planes: &[Vec<Vec<u64>>],
-    forest: &Forest<'_>,
-) -> Result<Vec<Bits>, ProtocolError> {
+async fn open_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest) -> Result<Bits, ProtocolError> {
     let (op, width) = (tile.op(), forest.width);
     let count: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
     let monomials = op.dealt(Purpose::Monomials, count * width).await?;
@@ -213,30 +212,33 @@ async fn open_leaves(
     let (generates, propagates) = mine.split_at_mut(generates * width);
     let (mut generates, mut propagates) = (generates.chunks_mut(width), propagates.chunks_mut(width));
     let mut rest = &monomials[..];
-    for leaf in forest.leaves() {
+    for (i, leaf) in forest.leaves().enumerate() {
         let dealt;
         (dealt, rest) = rest.split_at(((1 << leaf.len()) - 1) * width);
-        for owner in forest.owners(leaf.end) {
+        for owner in forest.owners(i) {
             let first = forest.first_bit(owner);
-            let products = subset_products(&planes[owner][leaf.start - first..leaf.end - first], width);
+            let products =
+                subset_products(&planes[owner][(leaf.start - first) * width..(leaf.end - first) * width], width);
             let generate = generates.next().expect("a generate bit for every leaf");
-            let propagate = if leaf.start == 0 { None } else { propagates.next() };
+            let propagate = if i == 0 { None } else { propagates.next() };
             leaf_bits(&products, dealt, generate, propagate, tile.role() == Role::A);
         }
     }
     let theirs = op.exchange(&mine).await?;
     elementwise::xor_assign(&mut mine, &theirs);
-    Ok(Bits { m: mine, s: mask }.planes(width))
+    Ok(Bits { m: mine, s: mask })
 }
 
-/// The product of every subset of planes; index bit `i` says whether plane `i` is in. The empty product is all ones.
-fn subset_products(planes: &[Vec<u64>], width: usize) -> Vec<Vec<u64>> {
-    let mut products = vec![vec![u64::MAX; width]];
-    for subset in 1_usize..1 << planes.len() {
-        let plane = &planes[subset.ilog2() as usize];
-        let rest = subset ^ 1 << subset.ilog2();
-        let product = if rest == 0 { plane.clone() } else { elementwise::and(&products[rest], plane) };
-        products.push(product);
+/// The product of every subset of planes, end to end; index bit `i` says whether plane `i` is in. The empty product is
+/// all ones.
+fn subset_products(planes: &[u64], width: usize) -> Vec<u64> {
+    let mut products = vec![0; width << (planes.len() / width)];
+    products[..width].fill(u64::MAX);
+    for subset in 1..products.len() / width {
+        let (top, rest) = (subset.ilog2() as usize, subset ^ 1 << subset.ilog2());
+        let (before, product) = products.split_at_mut(subset * width);
+        let plane = &planes[top * width..(top + 1) * width];
+        elementwise::xor_and_assign(&mut product[..width], &before[rest * width..(rest + 1) * width], plane);
     }
     products
 }
@@ -247,99 +249,137 @@ fn subset_products(planes: &[Vec<u64>], width: usize) -> Vec<Vec<u64>> {
 /// It generates if for some `j` both bits are 1 and all higher ones propagate: the lowest element of `S` is that `j`,
 /// and the coefficient is `t_j` and all `t_i` above `j` outside `S`.
 fn leaf_bits(
-    products: &[Vec<u64>],
+    products: &[u64],
     monomials: &[u64],
     generate: &mut [u64],
     mut propagate: Option<&mut [u64]>,
     adds_constant: bool,
 ) {
-    let (full, width) = (products.len() - 1, generate.len());
+    let width = generate.len();
+    let full = products.len() / width - 1;
+    let product = |subset: usize| &products[subset * width..(subset + 1) * width];
     for subset in 1..=full {
         let monomial = &monomials[(subset - 1) * width..subset * width];
         let outside = full & !subset;
         let lowest = subset & subset.wrapping_neg();
         let above = outside & !(lowest - 1);
-        elementwise::xor_and_assign(generate, &products[above | lowest], monomial);
+        elementwise::xor_and_assign(generate, product(above | lowest), monomial);
         if let Some(propagate) = &mut propagate {
-            elementwise::xor_and_assign(propagate, &products[outside], monomial);
+            elementwise::xor_and_assign(propagate, product(outside), monomial);
         }
     }
     if let (Some(propagate), true) = (propagate, adds_constant) {
-        elementwise::xor_assign(propagate, &products[full]);
+        elementwise::xor_assign(propagate, product(full));
     }
 }
 
-/// The nodes at one place: the end of its bits, and what every owner has there. The lowest place lacks propagate bits.
+/// A node of a tree: its generate and propagate bits among all wires. Those over the lowest leaf have no propagate bit.
+#[derive(Clone, Copy)]
+struct Node {
+    owner: usize,
+    generate: usize,
+    propagate: Option<usize>,
+}
+
+/// The nodes whose last leaf is the same.
 struct Place {
-    end: usize,
-    nodes: BTreeMap<usize, (Bits, Option<Bits>)>,
+    leaf: usize,
+    nodes: Vec<Node>,
 }
 
 /// Combines leaves pairwise: `(G, P) after (g, p) = (G ^ P g, P p)`. The last gates fold in a bit of the helper.
 async fn carry_trees(
     tile: &Tile<'_>,
-    wires: Vec<Bits>,
-    forest: &Forest<'_>,
+    mut wires: Bits,
+    forest: &Forest,
     fold: Option<&[u64]>,
 ) -> Result<Vec<Bits>, ProtocolError> {
-    let mut places = leaf_places(wires, forest);
+    let width = forest.width;
+    let mut places = leaf_places(forest);
     while places.len() > 1 {
         let (mut left, mut right) = (Vec::new(), Vec::new());
+        let gates_start = wires.s.len() / width;
+        let mut next = Vec::with_capacity(places.len().div_ceil(2));
         for pair in places.chunks_exact(2) {
-            for (owner, (_, above)) in &pair[1].nodes {
-                let above = above.as_ref().expect("only the lowest place lacks propagate bits");
-                let (generate, propagate) = &pair[0].nodes[&forest.owner(*owner, pair[0].end)];
-                for part in [Some(generate), propagate.as_ref()].into_iter().flatten() {
-                    left.push(above);
+            let join = |high: &Node| {
+                let owner = forest.owner(pair[0].leaf, high.owner);
+                let low = pair[0].nodes.iter().find(|low| low.owner == owner).expect("every owner has a node");
+                let mut gate = |part: usize| {
+                    left.push(high.propagate.expect("only the lowest place lacks propagate bits"));
                     right.push(part);
-                }
-            }
+                    gates_start + left.len() - 1
+                };
+                let generate = gate(low.generate);
+                (high.generate, Node { owner: high.owner, generate, propagate: low.propagate.map(gate) })
+            };
+            next.push((pair[1].leaf, pair[1].nodes.iter().map(join).collect::<Vec<_>>()));
         }
         let fold = if places.len() == 2 { fold } else { None };
-        let gates = and_folding(tile, &Bits::concat(left), &Bits::concat(right), fold).await?.planes(forest.width);
-        places = combined(places, gates);
+        let gates = and_folding(tile, &wires.picked(&left, width), &wires.picked(&right, width), fold).await?;
+        wires.m.extend_from_slice(&gates.m);
+        wires.s.extend_from_slice(&gates.s);
+        let odd = if places.len() % 2 == 1 { places.pop() } else { None };
+        places = next
+            .into_iter()
+            .map(|(leaf, nodes)| {
+                let generated = |(high, node): (usize, Node)| {
+                    wires.xor_wire(node.generate, high, width);
+                    node
+                };
+                Place { leaf, nodes: nodes.into_iter().map(generated).collect() }
+            })
+            .chain(odd)
+            .collect();
     }
     let root = places.pop().expect("one place is left");
-    let of = |threshold: usize| root.nodes[&forest.owner(threshold, root.end)].0.clone();
-    Ok((0..forest.thresholds.len()).map(of).collect())
+    let of = |threshold: usize| {
+        let owner = forest.owner(root.leaf, threshold);
+        let node = root.nodes.iter().find(|node| node.owner == owner).expect("every owner has a node");
+        wires.picked(&[node.generate], width)
+    };
+    Ok((0..forest.thresholds).map(of).collect())
 }
 
 /// The opened wires, as nodes.
-fn leaf_places(wires: Vec<Bits>, forest: &Forest<'_>) -> Vec<Place> {
-    let mut generates = wires;
-    let mut propagates = generates.split_off(forest.leaf_wires()[0]).into_iter();
-    let mut generates = generates.into_iter();
-    let mut node = |low: usize| {
-        let generate = generates.next().expect("a generate bit for every leaf");
-        (generate, if low == 0 { None } else { propagates.next() })
-    };
-    forest
-        .leaves()
-        .map(|leaf| Place {
-            end: leaf.end,
-            nodes: forest.owners(leaf.end).map(|owner| (owner, node(leaf.start))).collect(),
+fn leaf_places(forest: &Forest) -> Vec<Place> {
+    let (mut generate, mut propagate) = (0.., forest.leaf_wires()[0]..);
+    (0..forest.sizes.len())
+        .map(|leaf| {
+            let node = |owner| Node {
+                owner,
+                generate: generate.next().expect("as many as there are"),
+                propagate: if leaf == 0 { None } else { propagate.next() },
+            };
+            Place { leaf, nodes: forest.owners(leaf).map(node).collect() }
         })
         .collect()
 }
 
-/// The next level: neighbours joined by their gates, in the order in which these were asked for.
-fn combined(places: Vec<Place>, gates: Vec<Bits>) -> Vec<Place> {
-    let (mut places, mut gates) = (places.into_iter(), gates.into_iter());
-    let mut next = Vec::with_capacity(places.len().div_ceil(2));
-    while let Some(low) = places.next() {
-        let Some(high) = places.next() else {
-            next.push(low);
-            break;
+impl Bits {
+    /// Some wires of `width` words, end to end.
+    fn picked(&self, wires: &[usize], width: usize) -> Self {
+        let pick = |part: &[u64]| {
+            if part.is_empty() {
+                return vec![];
+            }
+            let mut picked = Vec::with_capacity(wires.len() * width);
+            for wire in wires {
+                picked.extend_from_slice(&part[wire * width..(wire + 1) * width]);
+            }
+            picked
         };
-        let propagates = low.nodes.values().all(|(_, propagate)| propagate.is_some());
-        let join = |(owner, (generate, _)): (usize, (Bits, Option<Bits>))| {
-            let generate = generate.xor(&gates.next().expect("a gate for every node"));
-            let propagate = propagates.then(|| gates.next().expect("and another where the lower node propagates"));
-            (owner, (generate, propagate))
-        };
-        next.push(Place { end: high.end, nodes: high.nodes.into_iter().map(join).collect() });
+        Self { m: pick(&self.m), s: pick(&self.s) }
     }
-    next
+
+    /// Exclusive or of one wire into a later one.
+    fn xor_wire(&mut self, into: usize, from: usize, width: usize) {
+        for part in [&mut self.m, &mut self.s] {
+            if !part.is_empty() {
+                let (before, after) = part.split_at_mut(into * width);
+                elementwise::xor_assign(&mut after[..width], &before[from * width..(from + 1) * width]);
+            }
+        }
+    }
 }
 
 /// AND of shared bits.
@@ -393,16 +433,16 @@ pub fn carry_bytes(bits: u32) -> (usize, u32) {
 /// Payload bytes of the carries out of so many bits of `x - c` for every threshold `c`, as [`signs`] needs them, over
 /// the three parties and per plane word, and their rounds.
 pub fn carries_bytes(bits: u32, thresholds: &[u64]) -> (usize, u32) {
-    let forest = Forest { thresholds, sizes: leaf_sizes(bits), width: 1 };
+    let forest = Forest::new(thresholds, bits, 1);
     let monomials: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
     let leaf_wires: usize = forest.leaf_wires().iter().sum();
-    let mut ends: Vec<usize> = forest.leaves().map(|leaf| leaf.end).collect();
+    let mut lasts: Vec<usize> = (0..forest.sizes.len()).collect();
     let (mut gates, mut depth) = (0, 0);
-    while ends.len() > 1 {
-        for (i, pair) in ends.chunks_exact(2).enumerate() {
+    while lasts.len() > 1 {
+        for (i, pair) in lasts.chunks_exact(2).enumerate() {
             gates += forest.owners(pair[1]).count() * if i == 0 { 1 } else { 2 };
         }
-        ends = ends.chunks(2).filter_map(|pair| pair.last().copied()).collect();
+        lasts = lasts.chunks(2).filter_map(|pair| pair.last().copied()).collect();
         depth += 1;
     }
     (8 * (monomials + 2 * leaf_wires + 3 * gates), 1 + depth)
