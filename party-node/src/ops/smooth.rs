@@ -46,7 +46,7 @@ const SILU: Bend = Bend {
 /// | Bytes | over the three parties `80 n` for the tables, [`trunc_exact`](crate::protocol::trunc_exact) by 24 bits (`f = 16`), two signs, and `48 n`: `186 n` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | [series](super::series) |
+/// | Source | the series of `ops/series.rs` |
 pub async fn softplus(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
     Ok(bend(tile, x, &SOFTPLUS, &[Part::Value]).await?.remove(0))
 }
@@ -73,7 +73,7 @@ pub async fn softplus_and_slope(tile: &Tile<'_>, x: &TileShare) -> Result<(TileS
 /// | Bytes | over the three parties `64 n` for the tables, [`trunc_exact`](crate::protocol::trunc_exact) by 24 bits (`f = 16`), two signs, and `48 n`: `170 n` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | function: Hendrycks, Gimpel, "Gaussian Error Linear Units", arXiv 1606.08415; [series](super::series) |
+/// | Source | function: Hendrycks, Gimpel, "Gaussian Error Linear Units", arXiv 1606.08415; the series of `ops/series.rs` |
 pub async fn gelu(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
     Ok(bend(tile, x, &GELU, &[Part::Value]).await?.remove(0))
 }
@@ -100,7 +100,7 @@ pub async fn gelu_and_slope(tile: &Tile<'_>, x: &TileShare) -> Result<(TileShare
 /// | Bytes | over the three parties `112 n` for the tables, [`trunc_exact`](crate::protocol::trunc_exact) by 25 bits (`f = 16`), two signs, and `48 n`: `220 n` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
-/// | Source | function: Ramachandran, Zoph, Le, "Searching for Activation Functions", arXiv 1710.05941; [series](super::series) |
+/// | Source | function: Ramachandran, Zoph, Le, "Searching for Activation Functions", arXiv 1710.05941; the series of `ops/series.rs` |
 pub async fn silu(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
     Ok(bend(tile, x, &SILU, &[Part::Value]).await?.remove(0))
 }
