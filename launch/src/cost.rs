@@ -282,7 +282,8 @@ mod tests {
         assert_eq!(rate_shift(&[1e-6]), RATE_SHIFT_MAX);
     }
 
-    /// Measured over QUIC with one lane: `bench w2` 3.20 MB and 51 rounds, `run` on digits 343 kB (full batch) and 40.
+    /// Measured over QUIC with one lane: `bench w2` 3.20 MB and 51 rounds, `run` on digits 343 kB (full batch) and 40,
+    /// on breast-cancer with full batches 6.5 kB (65 rows) and 10.
     #[test]
     fn predictions_are_within_a_tenth_of_measurements() {
         let train = |batch, lr| TrainSpec { batch, lr, ..TrainSpec::default() };
@@ -290,7 +291,7 @@ mod tests {
         let cases = [
             (network(784, &[128, 128]), train(128, 0.1), 3.20e6, 51.0),
             (network(64, &[64]), train(64, 0.1), 343e3, 40.0),
-            (Model::logistic(30), train(64, 0.5), 7.5e3, 10.0),
+            (Model::logistic(30), train(64, 0.5), 6.4e3, 10.0),
         ];
         for (model, train, bytes, rounds) in cases {
             let parts = step(&model, &train, &ProtocolSpec::default());
