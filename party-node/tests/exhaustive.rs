@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use party_node::compute::Compute;
 use party_node::protocol::{
-    DoubledPartial, Party, ProtocolError, Purpose, Tile, TileShare, carry, mul_doubled, sign, to_arithmetic, trunc,
-    trunc_floor,
+    Bits, DoubledPartial, Party, ProtocolError, Purpose, Tile, TileShare, carry, mul_doubled, sign, signs,
+    to_arithmetic, trunc, trunc_floor,
 };
 use party_node::world::{TouchedStreams, World};
 use shared::fixed::FixedPoint;
@@ -154,6 +154,30 @@ fn every_sign_in_z_2_8_is_right_for_every_mask_and_helper() {
     }
 }
 
+#[test]
+fn every_sign_against_thresholds_in_z_2_8_is_right_for_every_mask_and_helper() {
+    let spec = ProtocolSpec { compare_bits: 8, ..ProtocolSpec::default() };
+    let pairs = || (0..256_u64).flat_map(|x| (0..256_u64).map(move |l| (x, l)));
+    let l: Vec<u64> = pairs().map(|(_, l)| l).collect();
+    let t: Vec<u64> = pairs().map(|(x, l)| x.wrapping_sub(l)).collect();
+    // The second shares all but the top leaf with the first, the third is the first again, the last two nothing.
+    let thresholds = [3, 3 + 64, 3, 128, 5, 250];
+    let want = thresholds.iter().flat_map(|c| pairs().map(move |(x, _)| u64::from(x.wrapping_sub(*c) & 0xff < 128)));
+    let want: Vec<u64> = want.collect();
+    for helper in PartyId::ALL {
+        let world = World::new(3).with_spec(spec);
+        let shares = split_at_helper(&world, helper, &t, &l);
+        let bits = joined(&world, |party| {
+            in_tile(party, helper, &async |tile: &Tile<'_>| {
+                let share = &shares[party.me().index()];
+                let all = signs(tile, &tile.enter(share, 0..share.len()), &thresholds).await?;
+                to_arithmetic(tile, &Bits::concat(&all), all.len() * share.len()).await
+            })
+        });
+        assert_eq!(bits, want, "helper {helper}");
+    }
+}
+
 /// Carries of all pairs of `bits`-bit numbers whose first one lies in `ts`.
 fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId) {
     let pairs = || ts.clone().flat_map(|t| (0..1_u64 << bits).map(move |l| (t, l)));
@@ -162,7 +186,7 @@ fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId) {
     let got = joined(&World::new(1), |party| {
         in_tile(party, helper, &async |tile: &Tile<'_>| {
             let known = if tile.is_helper() { &l } else { &t };
-            to_arithmetic(tile, &carry(tile, known, bits, None).await?, known.len()).await
+            to_arithmetic(tile, &carry(tile, known, bits).await?, known.len()).await
         })
     });
     for ((t, l), got) in pairs().zip(got) {

@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use party_node::protocol::{
-    Bits, DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, and, carry_bytes, inject, inject_again,
-    inject_sum, input, join, mul, mul_doubled, open, sign, square_doubled, to_arithmetic, trunc, trunc_floor,
+    Bits, DoubledPartial, Factor, ProtocolError, Purpose, Term, Tile, TileShare, and, carry_bytes, inject,
+    inject_again, inject_sum, inject_sums, input, join, mul, mul_doubled, open, sign, signs, square_doubled,
+    to_arithmetic, trunc, trunc_floor,
 };
 use party_node::world::{Cost, Run, TouchedStreams, World};
 use proptest::prelude::*;
@@ -209,6 +210,10 @@ async fn everything(tile: &Tile<'_>, x: TileShare) -> Result<(), ProtocolError> 
     let z = trunc(tile, mul_doubled(tile, &x, &x), 16).await?;
     // On an input, whose sharing is the same in all runs: what it compares would show.
     let bits = sign(tile, &x).await?;
+    // The monomials of its mask are dealt once for three thresholds, two of which share wires.
+    let above = signs(tile, &x, &[0, 5 << 20, 3 << 18]).await?;
+    let forms = [vec![(0, Factor::Share(&x)), (1, Factor::Public(9))], vec![(0, Factor::Share(&z))]];
+    inject_sums(tile, &[&above[0], &above[1].clone().xor(&above[2])], &forms, 64).await?;
     let (relu, kept) = inject(tile, &bits, &z).await?;
     let again = inject_again(tile, &kept, &x).await?;
     let sum = inject_sum(tile, &[Term::Share(&bits, &again, None), Term::Public(&bits, 3)], 64).await?;

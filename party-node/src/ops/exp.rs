@@ -6,10 +6,10 @@
 //! mask of `c`, and the evaluators take the one that their masked bit names. That is a sharing of `V_c(L)`, and its
 //! product with the public `U` is local.
 
-use super::{split, unit, word};
+use super::{unit, word};
 use crate::compute::elementwise;
 use crate::protocol::{
-    DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, carry, inject_sum, join, sign, square_doubled,
+    DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, carry, inject_sum, join, signs, square_doubled,
     trunc_exact,
 };
 
@@ -43,9 +43,9 @@ pub async fn exp_negative(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, P
 /// | | |
 /// |---|---|
 /// | Computes | `e^x` for `x <= m`, with `m = 10` up to `f = 15` and `(30-f) ln 2` above (9.7 for `f = 16`), `e^m` for larger, 0 for `x < -(f+1) ln 2`; relative error `2^-17`, and one unit in the last place |
-/// | Holds | `x` of `n` elements, within the range of [`sign`] -> `n` |
+/// | Holds | `x` of `n` elements, within the range of [`signs`] -> `n` |
 /// | Rounds | those of [`carry`] over `w = f+5` bits, and 7: 11 for `f = 16`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties `64 n`, and those of [`carry`] over `w` bits, of [`sign`] on `2n` elements and of three truncations: about `220 n` for `f = 16` |
+/// | Bytes | over the three parties `64 n`, and those of [`carry`] over `w` bits, of two [`signs`] and of three truncations: about `210 n` for `f = 16` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | ours |
@@ -65,13 +65,9 @@ pub async fn exp(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolEr
         let half = trunc_exact(tile, square_doubled(tile, &quarter), 2 * root + 1 - square).await?;
         trunc_exact(tile, square_doubled(tile, &half), 2 * square + 1 - f).await
     };
-    let clamps = async {
-        let edge = |at: f64| x.clone().plus_public(&beside, fixed.constant(-at));
-        sign(&beside, &TileShare::concat(&[&edge(lowest), &edge(highest)])).await
-    };
-    let (inside, signs) = join(window, clamps).await?;
+    let edges = [lowest, highest].map(|at| fixed.constant(at));
+    let (inside, signs) = join(window, signs(&beside, x, &edges)).await?;
     tile.rejoin(&beside);
-    let signs = split(&signs, n, 2);
     let missing = TileShare::public(tile, vec![highest_power(f); n]).minus(&inside);
     inject_sum(tile, &[Term::Share(&signs[0], &inside, None), Term::Share(&signs[1], &missing, None)], n).await
 }
@@ -131,7 +127,7 @@ impl Window {
         let n = x.len();
         let offset = (1 << self.bits) - self.end;
         let known = x.clone().plus_public(tile, offset).known(tile);
-        let carry = carry(tile, &known, self.bits, None).await?;
+        let carry = carry(tile, &known, self.bits).await?;
         let op = tile.op();
         let powers = Powers::new(self.step, self.bits);
         if tile.is_helper() {
@@ -226,7 +222,7 @@ fn word_to_f64(value: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::ops::{spec, trunc_bytes};
-    use crate::protocol::carry_bytes;
+    use crate::protocol::{carries_bytes, carry_bytes};
     use crate::world::{Cost, World, assert_masked};
 
     #[test]
@@ -288,7 +284,7 @@ mod tests {
             let product = Window::new(bits, bits + 5, 4, highest + 0.25).product_bits();
             let shifts = [product - root, 2 * root + 1 - square, 2 * square + 1 - bits];
             let sent_bytes = window * n.div_ceil(64)
-                + carry_bytes(31).0 * (2 * n).div_ceil(64)
+                + carries_bytes(31, &[lowest, highest].map(|at| fixed.constant(at))).0 * n.div_ceil(64)
                 + 16 * n
                 + 48 * n
                 + shifts.map(|shift| trunc_bytes(n, shift)).iter().sum::<usize>();

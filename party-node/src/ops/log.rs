@@ -26,8 +26,8 @@ const COEFFICIENT_BITS: u32 = 16;
 /// |---|---|
 /// | Computes | `ln x`, absolute error `2^-19` and two units in the last place, for every positive `x <= 2^h`, `h = min(14, k-2-f)`; clamped to `-f ln 2` for `x <= 0` and to `h ln 2` above |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
-/// | Rounds | those of [`sign`](crate::protocol::sign), and 9: 14 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 31 [`sign`](crate::protocol::sign), and about `489 n`: 367 per element and party |
+/// | Rounds | those of [`signs`](crate::protocol::signs), and 9: 14 for `k = 32`; one more if nothing before lets the helper run ahead |
+/// | Bytes | over the three parties, `f = 16`: [`signs`](crate::protocol::signs) against 31 powers of two, and about `489 n`: 236 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | normalisation to `[1/2, 1]`, then a polynomial of degree 7 by Estrin's scheme |
@@ -101,7 +101,7 @@ mod tests {
                 x.len(),
                 BinaryRange { highest: (30 - bits.cast_signed()).min(14), lowest: -bits.cast_signed(), stride: 1 },
             );
-            let sent_bytes = range.bytes(n, 2)
+            let sent_bytes = range.bytes(n, fixed, 2)
                 + trunc_bytes(n, bits + 1)
                 + trunc_bytes(n, 23)
                 + trunc_bytes(2 * n, 23)

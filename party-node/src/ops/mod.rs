@@ -12,29 +12,22 @@ mod pool;
 mod reciprocal;
 mod relu;
 mod root;
+mod series;
 mod sigmoid;
+mod smooth;
 mod softmax;
 
-pub use clamp::clamp;
+pub use clamp::{clamp, clip, clip_backward};
 pub use exp::{exp, exp_negative};
 pub use log::log;
 pub use max::{argmax, maximum, minimum, row_max, select};
 pub use pool::{PoolKept, Windows, max_pool, max_pool_backward};
 pub use reciprocal::{divide, divide_bounded, reciprocal, reciprocal_bounded};
-pub use relu::{relu, relu_backward};
+pub use relu::{leaky_relu, leaky_relu_backward, relu, relu_backward};
 pub use root::{inverse_sqrt, sqrt};
 pub use sigmoid::{sigmoid, tanh};
+pub use smooth::{gelu, gelu_and_slope, silu, silu_and_slope, softplus, softplus_and_slope};
 pub use softmax::{log_softmax, softmax};
-
-use crate::protocol::Bits;
-
-/// Cuts bits that were computed for `count` vectors of `n` elements end to end.
-fn split(bits: &Bits, n: usize, count: usize) -> Vec<Bits> {
-    if n.is_multiple_of(64) && n > 0 {
-        return bits.planes(n / 64);
-    }
-    (0..count).map(|i| bits.gather(n, |j| i * n + j)).collect()
-}
 
 /// `2^bits`. (`powi` may differ in the last bit between machines.)
 #[allow(clippy::cast_precision_loss, reason = "powers of two are exact")]
@@ -106,7 +99,7 @@ mod tests {
         for (z, function) in z.chunks(x.len()).zip(functions) {
             for (z, x) in z.iter().zip(&x) {
                 let (z, want) = (fixed.decode(*z), function(fixed.decode(*x)));
-                assert!((z - want).abs() < 4.1e-4 + want.abs() * 1e-4, "{z} {want}");
+                assert!((z - want).abs() < 5.7e-4 + want.abs() * 1e-4, "{z} {want}");
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Normalisation: which power of two bounds a positive number, and linear forms of that power.
 
-use super::{power, split, unit, word};
-use crate::protocol::{ProtocolError, Term, Tile, TileShare, inject_forms, inject_sum, join, sign};
+use super::{power, unit, word};
+use crate::protocol::{ProtocolError, Term, Tile, TileShare, inject_forms, inject_sum, join, signs};
 
 /// A range of positive numbers cut into intervals `[2^(e-stride), 2^e]`, downward from the highest.
 pub(super) struct BinaryRange {
@@ -54,8 +54,8 @@ pub(super) struct Normalised {
 /// |---|---|
 /// | Computes | `x` clamped to the range; each form's entry for the interval of `x`, its first entry for `x` below the range. Exact |
 /// | Holds | `x` of `n` elements, `-2^highest <= x < 2^(highest+1)`, `j` intervals, `m` forms of `j+1` entries -> `1 + m` vectors of `n` |
-/// | Rounds | those of [`sign`], and 1 |
-/// | Bytes | over the three parties, those of [`sign`] on `(j+1) n` elements, and `(48 + 8j + 16m) n` |
+/// | Rounds | those of [`signs`], and 1 |
+/// | Bytes | over the three parties, those of [`signs`] against `j+1` powers of two, which share what is below the smaller, and `(48 + 8j + 16m) n` |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | thresholds in parallel in place of the prefix-or of Catrina, de Hoogh, "Improved Primitives for Secure Multiparty Integer Computation", SCN 2010: the comparisons share their rounds |
@@ -68,12 +68,8 @@ pub(super) async fn normalise(
     let (fixed, n) = (tile.party().fixed(), x.len());
     let (ends, threshold) = (range.ends(), |exponent: i32| fixed.constant(power(exponent)));
     let (low, high) = (threshold(range.lowest), threshold(range.highest));
-    let edges: Vec<TileShare> = std::iter::once(&range.lowest)
-        .chain(&ends)
-        .map(|&exponent| x.clone().plus_public(tile, threshold(exponent).wrapping_neg()))
-        .collect();
-    let signs = sign(tile, &TileShare::concat(&edges.iter().collect::<Vec<_>>())).await?;
-    let above = split(&signs, n, edges.len());
+    let edges: Vec<u64> = std::iter::once(&range.lowest).chain(&ends).map(|&end| threshold(end)).collect();
+    let above = signs(tile, x, &edges).await?;
 
     // An entry is the sum of the differences up to it; reaching the top changes nothing.
     let differences: Vec<Vec<u64>> =
@@ -92,10 +88,12 @@ pub(super) async fn normalise(
 #[cfg(test)]
 impl BinaryRange {
     /// Payload bytes of [`normalise`] over the three parties with a comparison window of 32.
-    pub(super) fn bytes(&self, n: usize, forms: usize) -> usize {
-        let intervals = self.ends().len();
-        let signs = crate::protocol::carry_bytes(31).0 * ((intervals + 1) * n).div_ceil(64);
-        signs + (48 + 8 * intervals + 16 * forms) * n
+    pub(super) fn bytes(&self, n: usize, fixed: shared::fixed::FixedPoint, forms: usize) -> usize {
+        let ends = self.ends();
+        let edges: Vec<u64> =
+            std::iter::once(&self.lowest).chain(&ends).map(|&end| fixed.constant(power(end))).collect();
+        let signs = crate::protocol::carries_bytes(31, &edges).0 * n.div_ceil(64);
+        signs + (48 + 8 * ends.len() + 16 * forms) * n
     }
 }
 
@@ -128,7 +126,7 @@ mod tests {
                 assert!((clamped < power(end) || end == top) && clamped >= power(end - stride), "{clamped} {end}");
                 assert_eq!(z[2 * n + i], word(power(20 - end)));
             }
-            assert_eq!(run.cost, Cost { rounds: 5 + 1 + 1, sent_bytes: range.bytes(n, 2) });
+            assert_eq!(run.cost, Cost { rounds: 5 + 1 + 1, sent_bytes: range.bytes(n, fixed, 2) });
         }
     }
 

@@ -212,7 +212,7 @@ impl Bracket {
         let lines = cells.len() / (self.cells * inner).max(1);
         let (mut won, mut kept) = (Vec::with_capacity(self.levels.len()), Vec::with_capacity(self.levels.len()));
         for matches in &self.levels {
-            let side = |side: usize| self.gather(cells, &won, matches.iter().map(move |pair| pair[side]), lines);
+            let side = |side: usize| self.gather(cells, &won, &one_side(matches, side), lines);
             let (first, second) = (side(0), side(1));
             let difference = first.minus(&second);
             let first_wins = sign(tile, &difference).await?;
@@ -223,7 +223,7 @@ impl Bracket {
         let level = self.levels.len();
         let in_order = (0..self.sizes()[level]).map(|index| Entry { level, index });
         let winners = if level > 0 && self.winners.iter().copied().eq(in_order) { won.pop() } else { None };
-        let winners = winners.unwrap_or_else(|| self.gather(cells, &won, self.winners.iter().copied(), lines));
+        let winners = winners.unwrap_or_else(|| self.gather(cells, &won, &self.winners, lines));
         Ok((winners, kept))
     }
 
@@ -238,30 +238,24 @@ impl Bracket {
         let lines = gradient.len() / (self.winners.len() * inner).max(1);
         let mut levels: Vec<TileShare> =
             self.sizes().iter().map(|size| TileShare::zeros(lines * size * inner)).collect();
-        self.scatter(&mut levels, self.winners.iter().copied(), gradient, lines);
+        self.scatter(&mut levels, &self.winners, gradient, lines);
         for (matches, kept) in self.levels.iter().zip(kept).rev() {
             let gradient = levels.pop().expect("a gradient per level");
             let of_first = inject_again(tile, kept, &gradient).await?;
             let of_second = gradient.minus(&of_first);
-            self.scatter(&mut levels, matches.iter().map(|pair| pair[0]), &of_first, lines);
-            self.scatter(&mut levels, matches.iter().map(|pair| pair[1]), &of_second, lines);
+            self.scatter(&mut levels, &one_side(matches, 0), &of_first, lines);
+            self.scatter(&mut levels, &one_side(matches, 1), &of_second, lines);
         }
         Ok(levels.pop().expect("the cells are left"))
     }
 
     /// Entries in a new order, line by line.
-    fn gather(
-        &self,
-        cells: &TileShare,
-        won: &[TileShare],
-        picked: impl ExactSizeIterator<Item = Entry> + Clone,
-        lines: usize,
-    ) -> TileShare {
+    fn gather(&self, cells: &TileShare, won: &[TileShare], picked: &[Entry], lines: usize) -> TileShare {
         let (sizes, count) = (self.sizes(), picked.len());
         let inner = cells.len() / (lines * self.cells).max(1);
         let mut gathered = TileShare::zeros(lines * count * inner);
         for (level, from) in std::iter::once(cells).chain(won).enumerate() {
-            let places = places(picked.clone(), level);
+            let places = places(picked, level);
             gathered.update(from, |into, from| {
                 copy(into, count, from, sizes[level], inner, &places, |into, from| into.copy_from_slice(from));
             });
@@ -270,17 +264,11 @@ impl Bracket {
     }
 
     /// Undoes a [`Bracket::gather`]: adds every number to the entry that it came from.
-    fn scatter(
-        &self,
-        levels: &mut [TileShare],
-        picked: impl ExactSizeIterator<Item = Entry> + Clone,
-        from: &TileShare,
-        lines: usize,
-    ) {
+    fn scatter(&self, levels: &mut [TileShare], picked: &[Entry], from: &TileShare, lines: usize) {
         let (sizes, count) = (self.sizes(), picked.len());
         let inner = from.len() / (lines * count).max(1);
         for (level, into) in levels.iter_mut().enumerate() {
-            let places: Vec<[usize; 2]> = places(picked.clone(), level).iter().map(|&[to, from]| [from, to]).collect();
+            let places: Vec<[usize; 2]> = places(picked, level).iter().map(|&[to, from]| [from, to]).collect();
             into.update(from, |into, from| {
                 copy(into, sizes[level], from, count, inner, &places, elementwise::add_assign);
             });
@@ -288,9 +276,14 @@ impl Bracket {
     }
 }
 
+/// The first or the second of every match.
+fn one_side(matches: &[[Entry; 2]], side: usize) -> Vec<Entry> {
+    matches.iter().map(|pair| pair[side]).collect()
+}
+
 /// Which of the picked entries come from a level: their number in the pick, and in the level.
-fn places(picked: impl Iterator<Item = Entry>, level: usize) -> Vec<[usize; 2]> {
-    picked.enumerate().filter(|(_, entry)| entry.level == level).map(|(to, entry)| [to, entry.index]).collect()
+fn places(picked: &[Entry], level: usize) -> Vec<[usize; 2]> {
+    picked.iter().enumerate().filter(|(_, entry)| entry.level == level).map(|(to, entry)| [to, entry.index]).collect()
 }
 
 /// Takes pieces of `inner` words from lines of `from_count` pieces to lines of `into_count`: `places` names both.

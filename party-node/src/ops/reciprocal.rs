@@ -4,12 +4,11 @@
 //! function of the denominator that leaves the least error over the interval in which the denominator is known to
 //! lie; that takes one step less than Newton's, and both products of a step share a truncation.
 
-use super::clamp::above;
 use super::normalise::{BinaryRange, normalise};
 use super::{balanced, unit, word};
 use crate::protocol::{
     DoubledPartial, ProtocolError, Term, Tile, TileShare, inject, inject_again, inject_sum, join, mul_doubled, sign,
-    trunc_exact,
+    signs, trunc_exact,
 };
 
 /// What the factors may leave of `abs(1 - d)`.
@@ -57,7 +56,7 @@ pub async fn reciprocal_bounded(
 /// | Computes | `1 / x`, relative error `2^-16` and 1.1 units in the last place; `abs(x)` is clamped to `[2^-l, 2^h]` first, `l = min(f/2, 8)`, `h = min(14, k-2-f)`, so that `1/0 = 2^l` |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | two [`sign`], and 10: 20 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 24 [`sign`], and about `507 n`: 327 per element and party |
+/// | Bytes | over the three parties, `f = 16`: a [`sign`], [`signs`] against 23 powers of two, and about `507 n`: 222 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | normalisation to `[1/2, 1]`, then Goldschmidt's iteration as in [`divide_bounded`] with the scale as numerator |
@@ -84,7 +83,7 @@ pub async fn reciprocal(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, Pro
 /// | Computes | `x / y`, relative error `2^-15` and two units in the last place (16 for `f = 20`), while `abs(x/y) < 2^q`, `q = min(12, 29-f)`; beyond, a value of the right sign with magnitude `2^q` to `2^(q+1)`. `abs(y)` is clamped as in [`reciprocal`] |
 /// | Holds | `x`, `y` of `n` elements, `abs(x) <= 2^h`, `-2^h <= y < 2^(h+1)` for `h = min(14, k-2-f)` -> `n` |
 /// | Rounds | three [`sign`], and 7: 22 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 26 [`sign`], and about `623 n`: 379 per element and party |
+/// | Bytes | over the three parties, `f = 16`: a [`sign`], [`signs`] against 23 powers of two and against two ends, and about `615 n`: 265 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | as [`reciprocal`] with the scaled `x` as numerator; whether that is too large is compared meanwhile |
@@ -114,19 +113,16 @@ pub async fn divide(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<Til
     let limits = async {
         // The numerator reaches 2^21 and must fit the comparison window.
         let coarse = trunc_exact(&beside, numerator.clone(), f + bits + 1 - COARSE_BITS).await?;
-        let limit = 1 << (quotient_bits + COARSE_BITS);
-        above(&beside, &coarse, -limit, limit).await
+        let limit = 1_u64 << (quotient_bits + COARSE_BITS);
+        signs(&beside, &coarse, &[limit.wrapping_neg(), limit]).await
     };
-    let (quotient, (above_low, above_high)) = join(quotient, limits).await?;
+    let (quotient, above) = join(quotient, limits).await?;
     tile.rejoin(&beside);
     let largest = 1_u64 << (quotient_bits + 1 + f);
-    let inside = above_low.clone().xor(&above_high);
-    let terms = [
-        Term::Share(&inside, &quotient, None),
-        Term::Public(&above_high, largest),
-        Term::Public(&above_low.negated(), largest.wrapping_neg()),
-    ];
-    inject_sum(tile, &terms, n).await
+    let inside = above[0].clone().xor(&above[1]);
+    let over_lowest = quotient.plus_public(tile, largest);
+    let terms = [Term::Share(&inside, &over_lowest, None), Term::Public(&above[1], 2 * largest)];
+    Ok(inject_sum(tile, &terms, n).await?.plus_public(tile, largest.wrapping_neg()))
 }
 
 /// Magnitudes that a divisor is clamped to.
@@ -260,7 +256,7 @@ fn repeated(x: &TileShare, group: usize) -> TileShare {
 mod tests {
     use super::*;
     use crate::ops::{spec, trunc_bytes};
-    use crate::protocol::carry_bytes;
+    use crate::protocol::{carries_bytes, carry_bytes};
     use crate::world::{Cost, World, assert_masked};
 
     #[test]
@@ -322,7 +318,7 @@ mod tests {
         }
     }
 
-    fn signs(n: usize) -> usize {
+    fn sign_bytes(n: usize) -> usize {
         carry_bytes(31).0 * n.div_ceil(64)
     }
 
@@ -353,8 +349,8 @@ mod tests {
                 lowest: -(bits / 2).min(8).cast_signed(),
                 stride: 1,
             };
-            let sent_bytes = signs(n)
-                + range.bytes(n, 1)
+            let sent_bytes = sign_bytes(n)
+                + range.bytes(n, fixed, 1)
                 + 32 * n
                 + 24 * n
                 + trunc_bytes(n, bits + 1)
@@ -395,11 +391,12 @@ mod tests {
             let (n, highest) = (x.len(), (30 - bits.cast_signed()).min(14));
             let range = BinaryRange { highest, lowest: -(bits / 2).min(8).cast_signed(), stride: 1 };
             let limit_bits = (29 - bits).min(12) + 1;
+            let limit = 1_u64 << (limit_bits - 1 + COARSE_BITS);
             let working = working_bits(limit_bits);
-            let sent_bytes = signs(n)
-                + signs(2 * n.next_multiple_of(64))
-                + range.bytes(n, 1)
-                + (64 + 48) * n
+            let sent_bytes = sign_bytes(n)
+                + carries_bytes(31, &[limit.wrapping_neg(), limit]).0 * n.div_ceil(64)
+                + range.bytes(n, fixed, 1)
+                + (64 + 40) * n
                 + trunc_bytes(2 * n, bits + 1)
                 + trunc_bytes(n, bits + working + 1 - COARSE_BITS)
                 + cost(&plan(MANTISSA, working, working, limit_bits), n, 1, bits).sent_bytes;

@@ -22,7 +22,7 @@ const MANTISSA: [f64; 2] = [0.25 - 1e-5, 1.0 + 1e-5];
 /// | Computes | `sqrt(x)`, relative error `2^-14` and 1.1 units in the last place, for `0 <= x <= 2^h`, `h = min(14, k-2-f)`; 0 for `x < 0`, `2^(h/2)` above |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | those of [`sign`](crate::protocol::sign), and 13: 18 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 16 [`sign`](crate::protocol::sign), and about `520 n`: 278 per element and party |
+/// | Bytes | over the three parties, `f = 16`: [`signs`](crate::protocol::signs) against 16 powers of two, and about `520 n`: 214 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | normalisation by even powers, then the product form of Newton's iteration as in Liedel, "Secure Distributed Computation of the Square Root and Applications"; factors balanced over the interval that is known are ours |
@@ -46,7 +46,7 @@ pub async fn sqrt(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolE
 /// | Computes | `1 / sqrt(x)`, relative error `2^-14` and 1.1 units in the last place, for `2^-l <= x <= 2^h`, `l = min(f, 16)`, `h = min(14, k-2-f)`; clamped to `2^(l/2)` below and `2^(-h/2)` above |
 /// | Holds | `x` of `n` elements, `-2^h <= x < 2^(h+1)` -> `n` |
 /// | Rounds | those of [`sign`](crate::protocol::sign), and 13: 18 for `k = 32`; one more if nothing before lets the helper run ahead |
-/// | Bytes | over the three parties, `f = 16`: 16 [`sign`](crate::protocol::sign), and about `485 n`: 267 per element and party |
+/// | Bytes | over the three parties, `f = 16`: [`signs`](crate::protocol::signs) against 16 powers of two, and about `485 n`: 202 per element and party |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | as [`sqrt`] |
@@ -143,7 +143,7 @@ mod tests {
                 assert!(worst < 1.0 / 16384.0, "{worst}");
                 let n = x.len();
                 let range = BinaryRange { highest: (30 - bits.cast_signed()).min(14), lowest: -below, stride: 2 };
-                let sent_bytes = range.bytes(n, 2)
+                let sent_bytes = range.bytes(n, fixed, 2)
                     + trunc_bytes(if inverse { n } else { 2 * n }, bits + 9)
                     + 2 * (trunc_bytes(2 * n, 31) + trunc_bytes(n, 31))
                     + trunc_bytes(n, 53 - bits);

@@ -5,6 +5,9 @@
 //! monomials of the helper's bits, with coefficients that both evaluators know; the helper deals the monomials ahead.
 //! One round opens the leaves under masks that the helper knows; a tree of masked AND gates combines them.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::value::{Bits, TileShare};
 use super::{ProtocolError, Purpose, Role, Tile};
 use crate::compute::elementwise;
@@ -21,47 +24,151 @@ use crate::compute::elementwise;
 /// | Reveals | nothing |
 /// | Source | carry trees over shared bits as in Mohassel, Rindal, "ABY3", eprint 2018/403, on masked values as in Chaudhari et al., "ASTRA", eprint 2019/429; leaves of monomials dealt ahead are ours |
 pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError> {
+    let mut signs = signs(tile, x, &[0]).await?;
+    Ok(signs.pop().expect("one threshold, one bit"))
+}
+
+/// `[x >= c]` for several public thresholds `c`.
+///
+/// | | |
+/// |---|---|
+/// | Computes | [`sign`] of `x - c` for each `c` |
+/// | Holds | `x` of `n` elements, `m` thresholds -> `m` times `n` shared bits |
+/// | Rounds | those of [`sign`] |
+/// | Bytes | [`carries_bytes`]: at most `9.75 n + 10 m n` over the three parties for `k = 32`; less where thresholds agree in their low bits |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | [`sign`]; that one set of monomials serves all thresholds, and one wire all that agree so far, is ours |
+///
+/// A threshold moves `t` and leaves `l` as it is, so the helper deals the monomials of `l` once. Their halves are
+/// coefficients of what is exchanged and never masks; each wire that is exchanged has a mask of its own.
+pub async fn signs(tile: &Tile<'_>, x: &TileShare, thresholds: &[u64]) -> Result<Vec<Bits>, ProtocolError> {
     let k = tile.party().spec().compare_bits;
     assert!((6..=64).contains(&k), "the last gate folds bit k-1 in, and a single leaf has no gate");
-    let known = x.known(tile);
-    let mut top = vec![0; known.len().div_ceil(64)];
-    tile.device().bit_planes(&known, k as usize - 1, 1, &mut top);
-    let fold = tile.is_helper().then_some(&top[..]);
-    let carry = carry(tile, &known, k - 1, fold).await?;
-    if tile.is_helper() {
-        return Ok(carry);
-    }
-    let mut m = carry.m;
-    elementwise::xor_assign(&mut m, &top);
-    Ok(Bits { m, s: carry.s }.negated())
+    let carries = carries(tile, &x.known(tile), thresholds, k - 1, Top::FoldedIn).await?;
+    Ok(carries.into_iter().map(Bits::negated).collect())
 }
 
 /// The carry out of the low `bits` bits of `t + l`.
 ///
 /// | | |
 /// |---|---|
-/// | Computes | `[(t mod 2^bits) + (l mod 2^bits) >= 2^bits]`, xor a bit that the helper folds in (5 bits or more) |
+/// | Computes | `[(t mod 2^bits) + (l mod 2^bits) >= 2^bits]` |
 /// | Holds | evaluators `t`, helper `l`, `n` words each -> `n` shared bits |
 /// | Rounds | 1 + depth of the tree over the leaves, with the helper ahead |
 /// | Bytes | [`carry_bytes`] |
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | as [`sign`] |
-pub async fn carry(tile: &Tile<'_>, known: &[u64], bits: u32, fold: Option<&[u64]>) -> Result<Bits, ProtocolError> {
+pub async fn carry(tile: &Tile<'_>, known: &[u64], bits: u32) -> Result<Bits, ProtocolError> {
+    let mut carries = carries(tile, known, &[0], bits, Top::LeftOut).await?;
+    Ok(carries.pop().expect("one threshold, one bit"))
+}
+
+/// What happens to the bit above those that carry.
+#[derive(Clone, Copy, PartialEq)]
+enum Top {
+    LeftOut,
+    /// The bit of the sum, `t ^ l ^ carry`, in place of the carry; takes five bits or more below it.
+    FoldedIn,
+}
+
+/// The carry out of the low bits of `t - c + l` for every threshold `c`.
+async fn carries(
+    tile: &Tile<'_>,
+    known: &[u64],
+    thresholds: &[u64],
+    bits: u32,
+    top: Top,
+) -> Result<Vec<Bits>, ProtocolError> {
     if known.is_empty() {
-        return Ok(Bits { m: vec![], s: vec![] });
+        return Ok(vec![Bits { m: vec![], s: vec![] }; thresholds.len()]);
     }
-    let width = known.len().div_ceil(64);
-    let mut planes = vec![0; width * bits as usize];
-    tile.device().bit_planes(known, 0, bits as usize, &mut planes);
-    let planes: Vec<&[u64]> = planes.chunks(width).collect();
-    let leaves = leaf_sizes(bits);
-    let wires = if tile.is_helper() {
-        deal_leaves(tile, &planes, &leaves, width)
-    } else {
-        open_leaves(tile, &planes, &leaves, width).await?
-    };
-    carry_tree(tile, wires, leaves.len(), width, fold).await
+    let forest = Forest::new(thresholds, bits, known.len().div_ceil(64));
+    let all = bits as usize + usize::from(top == Top::FoldedIn);
+    if tile.is_helper() {
+        let planes = forest.planes(tile, known, 0..all);
+        let wires = deal_leaves(tile, &planes, &forest);
+        let fold = (top == Top::FoldedIn).then(|| &planes[bits as usize * forest.width..]);
+        return carry_trees(tile, wires, &forest, fold).await;
+    }
+    let planes: Vec<_> = (0..thresholds.len())
+        .map(|i| {
+            let moved = match thresholds[i] {
+                0 => Cow::Borrowed(known),
+                threshold => known.iter().map(|t| t.wrapping_sub(threshold)).collect(),
+            };
+            forest.planes(tile, &moved, forest.first_bit(i)..all)
+        })
+        .collect();
+    let wires = open_leaves(tile, &planes, &forest).await?;
+    let mut carries = carry_trees(tile, wires, &forest, None).await?;
+    if top == Top::FoldedIn {
+        for (carry, planes) in carries.iter_mut().zip(&planes) {
+            elementwise::xor_assign(&mut carry.m, &planes[planes.len() - forest.width..]);
+        }
+    }
+    Ok(carries)
+}
+
+/// The trees of several thresholds, one bit plane of `width` words to a wire. Thresholds that agree in all bits up to
+/// the end of a leaf have the same wires there, and the same node above them: it belongs to the first of them.
+struct Forest {
+    /// Bits of the leaves, lowest first.
+    sizes: Vec<usize>,
+    width: usize,
+    thresholds: usize,
+    /// Leaf by leaf, whose node stands for each threshold's.
+    owners: Vec<usize>,
+}
+
+impl Forest {
+    fn new(thresholds: &[u64], bits: u32, width: usize) -> Self {
+        let mut forest = Self { sizes: leaf_sizes(bits), width, thresholds: thresholds.len(), owners: vec![] };
+        let first_alike = |threshold: &u64, end: usize| {
+            thresholds.iter().position(|other| (other ^ threshold) << (64 - end) == 0).expect("it is like itself")
+        };
+        let ends = forest.leaves().map(|leaf| leaf.end);
+        forest.owners = ends.flat_map(|end| thresholds.iter().map(move |c| first_alike(c, end))).collect();
+        forest
+    }
+
+    fn owner(&self, leaf: usize, threshold: usize) -> usize {
+        self.owners[leaf * self.thresholds + threshold]
+    }
+
+    /// Thresholds that have a node of their own where this leaf is the last.
+    fn owners(&self, leaf: usize) -> impl Iterator<Item = usize> {
+        (0..self.thresholds).filter(move |&threshold| self.owner(leaf, threshold) == threshold)
+    }
+
+    /// The bits of every leaf.
+    fn leaves(&self) -> impl Iterator<Item = Range<usize>> {
+        let mut end = 0;
+        self.sizes.iter().map(move |size| {
+            end += size;
+            end - size..end
+        })
+    }
+
+    /// The first bit of the first leaf that a threshold owns; the end of all if it owns none.
+    fn first_bit(&self, threshold: usize) -> usize {
+        let shared = (0..self.sizes.len()).take_while(|&leaf| self.owner(leaf, threshold) != threshold).count();
+        self.sizes[..shared].iter().sum()
+    }
+
+    /// Generate bits of all leaves, and propagate bits of all but the lowest, which nobody needs.
+    fn leaf_wires(&self) -> [usize; 2] {
+        let generates = (0..self.sizes.len()).map(|leaf| self.owners(leaf).count()).sum();
+        [generates, generates - self.owners(0).count()]
+    }
+
+    /// Some bit planes of words, end to end.
+    fn planes(&self, tile: &Tile<'_>, words: &[u64], bits: Range<usize>) -> Vec<u64> {
+        let mut planes = vec![0; self.width * bits.len()];
+        tile.device().bit_planes(words, bits.start, bits.len(), &mut planes);
+        planes
+    }
 }
 
 /// Sizes of the leaves, lowest first: threes, with fours or a two below to fit.
@@ -79,58 +186,59 @@ fn leaf_sizes(bits: u32) -> Vec<usize> {
 }
 
 /// Helper: deals the monomials of its bits; its wires are the masks of the leaf bits.
-fn deal_leaves(tile: &Tile<'_>, planes: &[&[u64]], leaves: &[usize], width: usize) -> Vec<Bits> {
-    let op = tile.op();
-    let mut low = 0;
+fn deal_leaves(tile: &Tile<'_>, planes: &[u64], forest: &Forest) -> Bits {
+    let (op, width) = (tile.op(), forest.width);
     let mut monomials = Vec::new();
-    for &size in leaves {
-        for product in &subset_products(&planes[low..low + size], width)[1..] {
-            monomials.extend_from_slice(product);
-        }
-        low += size;
+    for leaf in forest.leaves() {
+        let products = subset_products(&planes[leaf.start * width..leaf.end * width], width);
+        monomials.extend_from_slice(&products[width..]);
     }
     op.deal_bits(Purpose::Monomials, monomials);
-    let (mut mask, mask_b) = op.masks(Purpose::Leaf, (2 * leaves.len() - 1) * width);
+    let wires: usize = forest.leaf_wires().iter().sum();
+    let (mut mask, mask_b) = op.masks(Purpose::Leaf, wires * width);
     elementwise::xor_assign(&mut mask, &mask_b);
-    Bits { m: vec![], s: mask }.planes(width)
+    Bits { m: vec![], s: mask }
 }
 
-/// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits but the
-/// lowest leaf's, which nobody needs.
-async fn open_leaves(
-    tile: &Tile<'_>,
-    planes: &[&[u64]],
-    leaves: &[usize],
-    width: usize,
-) -> Result<Vec<Bits>, ProtocolError> {
-    let op = tile.op();
-    let count: usize = leaves.iter().map(|size| (1 << size) - 1).sum();
+/// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits.
+/// `planes` are those of each threshold, from its first bit.
+async fn open_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest) -> Result<Bits, ProtocolError> {
+    let (op, width) = (tile.op(), forest.width);
+    let count: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
     let monomials = op.dealt(Purpose::Monomials, count * width).await?;
-    let mask = op.own_mask(Purpose::Leaf, (2 * leaves.len() - 1) * width);
+    let [generates, propagates] = forest.leaf_wires();
+    let mask = op.own_mask(Purpose::Leaf, (generates + propagates) * width);
     let mut mine = mask.clone();
-    let (mut low, mut at) = (0, 0);
-    for (i, &size) in leaves.iter().enumerate() {
-        let end = at + ((1 << size) - 1) * width;
-        let products = subset_products(&planes[low..low + size], width);
-        let (generates, propagates) = mine.split_at_mut(leaves.len() * width);
-        let generate = &mut generates[i * width..(i + 1) * width];
-        let propagate = if i == 0 { None } else { Some(&mut propagates[(i - 1) * width..i * width]) };
-        leaf_bits(&products, &monomials[at..end], generate, propagate, tile.role() == Role::A);
-        (low, at) = (low + size, end);
+    let (generates, propagates) = mine.split_at_mut(generates * width);
+    let (mut generates, mut propagates) = (generates.chunks_mut(width), propagates.chunks_mut(width));
+    let mut rest = &monomials[..];
+    for (i, leaf) in forest.leaves().enumerate() {
+        let dealt;
+        (dealt, rest) = rest.split_at(((1 << leaf.len()) - 1) * width);
+        for owner in forest.owners(i) {
+            let first = forest.first_bit(owner);
+            let products =
+                subset_products(&planes[owner][(leaf.start - first) * width..(leaf.end - first) * width], width);
+            let generate = generates.next().expect("a generate bit for every leaf");
+            let propagate = if i == 0 { None } else { propagates.next() };
+            leaf_bits(&products, dealt, generate, propagate, tile.role() == Role::A);
+        }
     }
     let theirs = op.exchange(&mine).await?;
     elementwise::xor_assign(&mut mine, &theirs);
-    Ok(Bits { m: mine, s: mask }.planes(width))
+    Ok(Bits { m: mine, s: mask })
 }
 
-/// The product of every subset of planes; index bit `i` says whether plane `i` is in. The empty product is all ones.
-fn subset_products(planes: &[&[u64]], width: usize) -> Vec<Vec<u64>> {
-    let mut products = vec![vec![u64::MAX; width]];
-    for subset in 1_usize..1 << planes.len() {
-        let plane = planes[subset.ilog2() as usize];
-        let rest = subset ^ 1 << subset.ilog2();
-        let product = if rest == 0 { plane.to_vec() } else { elementwise::and(&products[rest], plane) };
-        products.push(product);
+/// The product of every subset of planes, end to end; index bit `i` says whether plane `i` is in. The empty product is
+/// all ones.
+fn subset_products(planes: &[u64], width: usize) -> Vec<u64> {
+    let mut products = vec![0; width << (planes.len() / width)];
+    products[..width].fill(u64::MAX);
+    for subset in 1..products.len() / width {
+        let (top, rest) = (subset.ilog2() as usize, subset ^ 1 << subset.ilog2());
+        let (before, product) = products.split_at_mut(subset * width);
+        let plane = &planes[top * width..(top + 1) * width];
+        elementwise::xor_and_assign(&mut product[..width], &before[rest * width..(rest + 1) * width], plane);
     }
     products
 }
@@ -141,64 +249,137 @@ fn subset_products(planes: &[&[u64]], width: usize) -> Vec<Vec<u64>> {
 /// It generates if for some `j` both bits are 1 and all higher ones propagate: the lowest element of `S` is that `j`,
 /// and the coefficient is `t_j` and all `t_i` above `j` outside `S`.
 fn leaf_bits(
-    products: &[Vec<u64>],
+    products: &[u64],
     monomials: &[u64],
     generate: &mut [u64],
     mut propagate: Option<&mut [u64]>,
     adds_constant: bool,
 ) {
-    let (full, width) = (products.len() - 1, generate.len());
+    let width = generate.len();
+    let full = products.len() / width - 1;
+    let product = |subset: usize| &products[subset * width..(subset + 1) * width];
     for subset in 1..=full {
         let monomial = &monomials[(subset - 1) * width..subset * width];
         let outside = full & !subset;
         let lowest = subset & subset.wrapping_neg();
         let above = outside & !(lowest - 1);
-        elementwise::xor_and_assign(generate, &products[above | lowest], monomial);
+        elementwise::xor_and_assign(generate, product(above | lowest), monomial);
         if let Some(propagate) = &mut propagate {
-            elementwise::xor_and_assign(propagate, &products[outside], monomial);
+            elementwise::xor_and_assign(propagate, product(outside), monomial);
         }
     }
     if let (Some(propagate), true) = (propagate, adds_constant) {
-        elementwise::xor_assign(propagate, &products[full]);
+        elementwise::xor_assign(propagate, product(full));
     }
 }
 
-/// Combines leaves pairwise: `(G, P) after (g, p) = (G ^ P g, P p)`. The last gate folds in a bit of the helper.
-async fn carry_tree(
+/// A node of a tree: its generate and propagate bits among all wires. Those over the lowest leaf have no propagate bit.
+#[derive(Clone, Copy)]
+struct Node {
+    owner: usize,
+    generate: usize,
+    propagate: Option<usize>,
+}
+
+/// The nodes whose last leaf is the same.
+struct Place {
+    leaf: usize,
+    nodes: Vec<Node>,
+}
+
+/// Combines leaves pairwise: `(G, P) after (g, p) = (G ^ P g, P p)`. The last gates fold in a bit of the helper.
+async fn carry_trees(
     tile: &Tile<'_>,
-    wires: Vec<Bits>,
-    leaves: usize,
-    width: usize,
+    mut wires: Bits,
+    forest: &Forest,
     fold: Option<&[u64]>,
-) -> Result<Bits, ProtocolError> {
-    let mut wires = wires.into_iter();
-    let generates: Vec<_> = wires.by_ref().take(leaves).collect();
-    let propagates = std::iter::once(None).chain(wires.map(Some));
-    let mut nodes: Vec<(Bits, Option<Bits>)> = generates.into_iter().zip(propagates).collect();
-    while nodes.len() > 1 {
+) -> Result<Vec<Bits>, ProtocolError> {
+    let width = forest.width;
+    let mut places = leaf_places(forest);
+    while places.len() > 1 {
         let (mut left, mut right) = (Vec::new(), Vec::new());
-        for pair in nodes.chunks_exact(2) {
-            let above = pair[1].1.as_ref().expect("only the lowest node lacks a propagate bit");
-            for part in [Some(&pair[0].0), pair[0].1.as_ref()].into_iter().flatten() {
-                left.push(above);
-                right.push(part);
+        let gates_start = wires.s.len() / width;
+        let mut next = Vec::with_capacity(places.len().div_ceil(2));
+        for pair in places.chunks_exact(2) {
+            let join = |high: &Node| {
+                let owner = forest.owner(pair[0].leaf, high.owner);
+                let low = pair[0].nodes.iter().find(|low| low.owner == owner).expect("every owner has a node");
+                let mut gate = |part: usize| {
+                    left.push(high.propagate.expect("only the lowest place lacks propagate bits"));
+                    right.push(part);
+                    gates_start + left.len() - 1
+                };
+                let generate = gate(low.generate);
+                (high.generate, Node { owner: high.owner, generate, propagate: low.propagate.map(gate) })
+            };
+            next.push((pair[1].leaf, pair[1].nodes.iter().map(join).collect::<Vec<_>>()));
+        }
+        let fold = if places.len() == 2 { fold } else { None };
+        let gates = and_folding(tile, &wires.picked(&left, width), &wires.picked(&right, width), fold).await?;
+        wires.m.extend_from_slice(&gates.m);
+        wires.s.extend_from_slice(&gates.s);
+        let odd = if places.len() % 2 == 1 { places.pop() } else { None };
+        places = next
+            .into_iter()
+            .map(|(leaf, nodes)| {
+                let generated = |(high, node): (usize, Node)| {
+                    wires.xor_wire(node.generate, high, width);
+                    node
+                };
+                Place { leaf, nodes: nodes.into_iter().map(generated).collect() }
+            })
+            .chain(odd)
+            .collect();
+    }
+    let root = places.pop().expect("one place is left");
+    let of = |threshold: usize| {
+        let owner = forest.owner(root.leaf, threshold);
+        let node = root.nodes.iter().find(|node| node.owner == owner).expect("every owner has a node");
+        wires.picked(&[node.generate], width)
+    };
+    Ok((0..forest.thresholds).map(of).collect())
+}
+
+/// The opened wires, as nodes.
+fn leaf_places(forest: &Forest) -> Vec<Place> {
+    let (mut generate, mut propagate) = (0.., forest.leaf_wires()[0]..);
+    (0..forest.sizes.len())
+        .map(|leaf| {
+            let node = |owner| Node {
+                owner,
+                generate: generate.next().expect("as many as there are"),
+                propagate: if leaf == 0 { None } else { propagate.next() },
+            };
+            Place { leaf, nodes: forest.owners(leaf).map(node).collect() }
+        })
+        .collect()
+}
+
+impl Bits {
+    /// Some wires of `width` words, end to end.
+    fn picked(&self, wires: &[usize], width: usize) -> Self {
+        let pick = |part: &[u64]| {
+            if part.is_empty() {
+                return vec![];
+            }
+            let mut picked = Vec::with_capacity(wires.len() * width);
+            for wire in wires {
+                picked.extend_from_slice(&part[wire * width..(wire + 1) * width]);
+            }
+            picked
+        };
+        Self { m: pick(&self.m), s: pick(&self.s) }
+    }
+
+    /// Exclusive or of one wire into a later one.
+    fn xor_wire(&mut self, into: usize, from: usize, width: usize) {
+        for part in [&mut self.m, &mut self.s] {
+            if !part.is_empty() {
+                let (before, after) = part.split_at_mut(into * width);
+                elementwise::xor_assign(&mut after[..width], &before[from * width..(from + 1) * width]);
             }
         }
-        let fold = if nodes.len() == 2 { fold } else { None };
-        let gates = and_folding(tile, &Bits::concat(left), &Bits::concat(right), fold).await?.planes(width);
-        let mut gates = gates.into_iter();
-        let odd = (nodes.len() % 2 == 1).then(|| nodes.pop().expect("there is a last node"));
-        let mut next = Vec::with_capacity(nodes.len() / 2 + 1);
-        let mut nodes_left = nodes.into_iter();
-        while let (Some((_, lower_p)), Some((upper_g, _))) = (nodes_left.next(), nodes_left.next()) {
-            let generate = upper_g.xor(&gates.next().expect("a gate per pair"));
-            let propagate = lower_p.map(|_| gates.next().expect("a second gate where the lower node propagates"));
-            next.push((generate, propagate));
-        }
-        next.extend(odd);
-        nodes = next;
     }
-    Ok(nodes.pop().expect("one node is left").0)
 }
 
 /// AND of shared bits.
@@ -216,13 +397,15 @@ pub async fn and(tile: &Tile<'_>, x: &Bits, y: &Bits) -> Result<Bits, ProtocolEr
     and_folding(tile, x, y, None).await
 }
 
-/// `x and y`, xor a bit of the helper at the last wire.
+/// `x and y`, xor a bit of the helper: the same on every wire as wide as it is.
 async fn and_folding(tile: &Tile<'_>, x: &Bits, y: &Bits, fold: Option<&[u64]>) -> Result<Bits, ProtocolError> {
     let (op, n) = (tile.op(), x.s.len());
     if tile.is_helper() {
         let mut product = elementwise::and(&x.s, &y.s);
         if let Some(fold) = fold {
-            elementwise::xor_assign(&mut product[n - fold.len()..], fold);
+            for wire in product.chunks_mut(fold.len()) {
+                elementwise::xor_assign(wire, fold);
+            }
         }
         op.deal_bits(Purpose::Gate, product);
         let (mut mask, mask_b) = op.masks(Purpose::GateMask, n);
@@ -244,15 +427,25 @@ async fn and_folding(tile: &Tile<'_>, x: &Bits, y: &Bits, fold: Option<&[u64]>) 
 
 /// Payload bytes of [`carry`] over the three parties, per plane word (64 elements), and its rounds.
 pub fn carry_bytes(bits: u32) -> (usize, u32) {
-    let leaves = leaf_sizes(bits);
-    let monomials: usize = leaves.iter().map(|size| (1 << size) - 1).sum();
-    let (mut nodes, mut gates, mut depth) = (leaves.len(), 0, 0);
-    while nodes > 1 {
-        gates += 2 * (nodes / 2) - 1;
-        nodes = nodes.div_ceil(2);
+    carries_bytes(bits, &[0])
+}
+
+/// Payload bytes of the carries out of so many bits of `x - c` for every threshold `c`, as [`signs`] needs them, over
+/// the three parties and per plane word, and their rounds.
+pub fn carries_bytes(bits: u32, thresholds: &[u64]) -> (usize, u32) {
+    let forest = Forest::new(thresholds, bits, 1);
+    let monomials: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
+    let leaf_wires: usize = forest.leaf_wires().iter().sum();
+    let mut lasts: Vec<usize> = (0..forest.sizes.len()).collect();
+    let (mut gates, mut depth) = (0, 0);
+    while lasts.len() > 1 {
+        for (i, pair) in lasts.chunks_exact(2).enumerate() {
+            gates += forest.owners(pair[1]).count() * if i == 0 { 1 } else { 2 };
+        }
+        lasts = lasts.chunks(2).filter_map(|pair| pair.last().copied()).collect();
         depth += 1;
     }
-    (8 * (monomials + 2 * (2 * leaves.len() - 1) + 3 * gates), 1 + depth)
+    (8 * (monomials + 2 * leaf_wires + 3 * gates), 1 + depth)
 }
 
 #[cfg(test)]
@@ -296,11 +489,49 @@ mod tests {
         }
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(30))]
+        #[test]
+        fn signs_against_thresholds_are_exact(
+            x in prop::collection::vec(-1_i64 << 29..1 << 29, 1..150),
+            thresholds in prop::collection::vec((-1_i64 << 12..1 << 12, 0_u32..18), 1..6),
+            helper in 0_usize..3, seed: u64,
+        ) {
+            // Many end in zeros, so that they share leaves; some are numbers that occur.
+            let mut thresholds: Vec<i64> = thresholds.iter().map(|(c, by)| c << by).collect();
+            thresholds.extend([x[0], thresholds[0], x[0] + 1]);
+            let public: Vec<u64> = thresholds.iter().map(|c| c.cast_unsigned()).collect();
+            let words: Vec<u64> = x.iter().map(|x| x.cast_unsigned()).collect();
+            let (bits, run) = World::new(seed).tile(helper, [&words], async |tile, [x]| {
+                let mut all = vec![];
+                for bits in signs(tile, &x, &public).await? {
+                    all.push(to_arithmetic(tile, &bits, x.len()).await?);
+                }
+                Ok(TileShare::concat(&all.iter().collect::<Vec<_>>()))
+            });
+            let want: Vec<u64> = thresholds.iter().flat_map(|c| x.iter().map(move |x| u64::from(x >= c))).collect();
+            prop_assert_eq!(bits, want);
+            let (bytes, depth) = carries_bytes(31, &public);
+            let arithmetic = 24 * x.len() * public.len();
+            prop_assert_eq!(run.cost.sent_bytes, bytes * x.len().div_ceil(64) + arithmetic);
+            prop_assert_eq!(run.cost.rounds, 1 + depth + u32::try_from(public.len()).unwrap());
+        }
+    }
+
     #[test]
     fn a_sign_costs_what_the_table_says() {
         // 6.6 and 13.9 bytes per element and party.
         assert_eq!(carry_bytes(31), (8 * (78 + 38 + 42), 5));
         assert_eq!(carry_bytes(63), (8 * (147 + 82 + 105), 6));
+    }
+
+    #[test]
+    fn thresholds_share_what_they_agree_in() {
+        // Monomials once; every further threshold costs its wires and its gates.
+        assert_eq!(carries_bytes(31, &[0, 1]), (8 * (78 + 2 * 38 + 2 * 42), 5));
+        // Apart by 2^20: six leaves of ten are the same, and the gates on them.
+        assert_eq!(carries_bytes(31, &[5, 5 + (1 << 20)]), (8 * (78 + 38 + 16 + 42 + 24), 5));
+        assert_eq!(carries_bytes(31, &[7, 7, 7]), carry_bytes(31));
     }
 
     #[test]
@@ -312,6 +543,13 @@ mod tests {
                 .tile(0, [&x], async |tile, [x]| Ok(inject(tile, &sign(tile, &x).await?, &x).await?.0))
                 .1
         };
+        assert_masked(&run(2), &run(3));
+        let thresholds = [0, 1 << 12, 9 << 12, 77];
+        let program = async |tile: &Tile<'_>, [x]: [TileShare; 1]| {
+            let bits = signs(tile, &x, &thresholds).await?.remove(2);
+            to_arithmetic(tile, &bits, x.len()).await
+        };
+        let run = |keys| World::new(1).with_keys(keys).tile(0, [&x], program).1;
         assert_masked(&run(2), &run(3));
     }
 }

@@ -72,6 +72,24 @@ pub async fn inject_sum(tile: &Tile<'_>, terms: &[Term<'_>], len: usize) -> Resu
     Ok(combine(tile, terms, len).await?.0)
 }
 
+/// As [`inject_sum`] in every respect; keeps what [`inject_again`] needs for the bits of each term.
+///
+/// | | |
+/// |---|---|
+/// | Computes, Holds, Rounds, Bytes, Secure against, Reveals, Source | as [`inject_sum`] |
+pub async fn inject_sum_keeping(
+    tile: &Tile<'_>,
+    terms: &[Term<'_>],
+    len: usize,
+) -> Result<(TileShare, Vec<Kept>), ProtocolError> {
+    let (z, halves) = combine(tile, terms, len).await?;
+    let keep = |(term, halves): (&Term<'_>, Vec<u64>)| {
+        let (Term::Share(bits, ..) | Term::Public(bits, _)) = term;
+        Kept { helper: tile.helper(), bits: (*bits).clone(), halves }
+    };
+    Ok((z, terms.iter().zip(halves).map(keep).collect()))
+}
+
 /// Shared bits as the numbers 0 and 1 (integers, not fixed point).
 ///
 /// | | |
@@ -104,24 +122,71 @@ pub async fn inject_forms(
     forms: &[Vec<u64>],
     n: usize,
 ) -> Result<Vec<TileShare>, ProtocolError> {
+    let sums: Vec<Vec<_>> =
+        forms.iter().map(|form| form.iter().map(|&factor| Factor::Public(factor)).enumerate().collect()).collect();
+    inject_sums(tile, &bits.iter().collect::<Vec<_>>(), &sums, n).await
+}
+
+/// What a bit is multiplied by in a sum of [`inject_sums`].
+pub enum Factor<'a> {
+    /// Shared numbers.
+    Share(&'a TileShare),
+    /// One public number.
+    Public(u64),
+}
+
+/// Several sums of injections of the same bits: each summand names its bits and their factor.
+///
+/// | | |
+/// |---|---|
+/// | Computes | `z_k = sum b_j y` over the summands `(j, y)` of sum `k`, in `Z_{2^64}` |
+/// | Holds | `J` vectors of `n` shared bits, factors -> one `z` of `n` elements per sum |
+/// | Rounds | 1 |
+/// | Bytes | over the three parties `8 n` for each vector of bits, `16 n` for each sum, `8 n` for each shared factor |
+/// | Secure against | one semi-honest party (honest majority) |
+/// | Reveals | nothing |
+/// | Source | as [`inject_sum`]; the dealt halves of the helper's bits serve every sum |
+pub async fn inject_sums(
+    tile: &Tile<'_>,
+    bits: &[&Bits],
+    sums: &[Vec<(usize, Factor<'_>)>],
+    n: usize,
+) -> Result<Vec<TileShare>, ProtocolError> {
     let op = tile.op();
-    let cut = |all: &TileShare| (0..forms.len()).map(|k| all.slice(k * n..(k + 1) * n)).collect();
+    let cut = |all: &TileShare| (0..sums.len()).map(|k| all.slice(k * n..(k + 1) * n)).collect();
+    let shared = sums.iter().flatten().filter_map(|(j, factor)| match factor {
+        Factor::Share(y) => Some((bits[*j], *y)),
+        Factor::Public(_) => None,
+    });
+    let shared_count = shared.clone().count();
     if tile.is_helper() {
         op.deal(Purpose::Bit, bits.iter().flat_map(|b| elementwise::bits_to_words(&b.s, n)).collect());
+        if shared_count > 0 {
+            let products = shared.flat_map(|(bits, y)| elementwise::bit_times_sum(&bits.s, &y.u, &y.v));
+            op.deal(Purpose::BitTimesMask, products.collect());
+        }
         // The exchange adds both masks to the public component, so the two others are their negatives.
-        let (mut a, mut b) = op.masks(Purpose::Product, forms.len() * n);
+        let (mut a, mut b) = op.masks(Purpose::Product, sums.len() * n);
         elementwise::scale(&mut a, u64::MAX);
         elementwise::scale(&mut b, u64::MAX);
         return Ok(cut(&TileShare { u: a, v: b }));
     }
     let halves = op.dealt(Purpose::Bit, bits.len() * n).await?;
-    let mut mask = op.own_mask(Purpose::Product, forms.len() * n);
-    let (mut mine, mut t) = (mask.clone(), vec![0; forms.len() * n]);
-    for (k, form) in forms.iter().enumerate() {
-        let range = k * n..(k + 1) * n;
-        for ((bits, &factor), halves) in bits.iter().zip(form).zip(halves.chunks(n.max(1))) {
-            let (z, t) = (&mut mine[range.clone()], &mut t[range.clone()]);
-            elementwise::inject_public_addend(z, t, &bits.m, factor, halves);
+    let products = if shared_count > 0 { op.dealt(Purpose::BitTimesMask, shared_count * n).await? } else { Vec::new() };
+    let mut products = products.chunks(n.max(1));
+    let mut mask = op.own_mask(Purpose::Product, sums.len() * n);
+    let (mut mine, mut t) = (mask.clone(), vec![0; sums.len() * n]);
+    for (k, sum) in sums.iter().enumerate() {
+        let (z, t) = (&mut mine[k * n..(k + 1) * n], &mut t[k * n..(k + 1) * n]);
+        for (j, factor) in sum {
+            let (m, halves) = (&bits[*j].m, &halves[j * n..(j + 1) * n]);
+            match factor {
+                Factor::Share(y) => {
+                    let products = products.next().unwrap_or_default();
+                    elementwise::inject_addend(z, t, m, [&y.u, &y.v], [halves, products]);
+                }
+                Factor::Public(k) => elementwise::inject_public_addend(z, t, m, *k, halves),
+            }
         }
     }
     let theirs = op.exchange(&mine).await?;

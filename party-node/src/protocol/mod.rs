@@ -29,9 +29,11 @@ use shared::fixed::FixedPoint;
 use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 
-pub use compare::{and, carry, carry_bytes, sign};
+pub use compare::{and, carries_bytes, carry, carry_bytes, sign, signs};
 pub use gathering::Gathering;
-pub use inject::{Kept, Term, inject, inject_again, inject_forms, inject_sum, to_arithmetic};
+pub use inject::{
+    Factor, Kept, Term, inject, inject_again, inject_forms, inject_sum, inject_sum_keeping, inject_sums, to_arithmetic,
+};
 pub use input::input;
 pub use mul::{
     Matrix, conv, conv_doubled, conv_images_doubled, conv_weights_doubled, matmul, matmul_doubled, mul, mul_doubled,

@@ -149,7 +149,7 @@ pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Resu
     let n = v.len();
     let (rounded, low) = truncated(tile, v, shift, Variant::Floor).await?;
     // R > W (low bits) is the carry out of R + (2^shift - 1 - W).
-    let borrow = carry(tile, &low, shift, None).await?;
+    let borrow = carry(tile, &low, shift).await?;
     Ok(rounded.minus(&to_arithmetic(tile, &borrow, n).await?))
 }
 
