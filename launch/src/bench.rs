@@ -104,13 +104,7 @@ impl<'a> Bench<'a> {
 
     /// W1 and W5: whole trainings on real data, each with a seed of its own.
     fn trainings(&self, workload: &'static str, set: BuiltIn) -> Result<Line, LaunchError> {
-        let mut job = self.job.clone();
-        job.data.set = set;
-        if set == BuiltIn::Digits {
-            (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![64]);
-            (job.train.epochs, job.train.lr) = (15, 0.1);
-            self.reapply(&mut job)?;
-        }
+        let mut job = settings::overlay(&trained_on(&self.job, set), &self.args.set)?;
         let (mut runs, mut accuracies, mut plaintext) = (Vec::new(), Vec::new(), Vec::new());
         for seed in 1..=self.args.runs.unwrap_or(5) as u64 {
             (job.train.seed, job.data.seed) = (seed, seed);
@@ -138,11 +132,8 @@ impl<'a> Bench<'a> {
 
     /// W2: steps on generated images.
     fn steps(&self) -> Result<Line, LaunchError> {
-        let mut job = self.job.clone();
         let steps = self.args.runs.unwrap_or(30);
-        (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![128, 128]);
-        (job.train.lr, job.train.batch) = (0.1, 128);
-        self.reapply(&mut job)?;
+        let mut job = settings::overlay(&on_images(&self.job), &self.args.set)?;
         let data = generated_images(10 * job.train.batch, job.train.seed);
         job.train.epochs = u32::try_from(steps.div_ceil(10)).unwrap_or(u32::MAX);
         job.reveal.open = Some(Vec::new());
@@ -208,12 +199,6 @@ impl<'a> Bench<'a> {
         completed
     }
 
-    /// `--set` stands over what a workload sets.
-    fn reapply(&self, job: &mut JobFile) -> Result<(), LaunchError> {
-        *job = settings::overlay(job, &self.args.set)?;
-        Ok(())
-    }
-
     fn line(&self, workload: &'static str, seconds: &[f64], runs: &[Completed]) -> Line {
         let first: &PartyReport = &runs[0].reports[0];
         let startups: Vec<f64> = runs.iter().map(|run| run.startup_seconds).collect();
@@ -240,6 +225,41 @@ impl<'a> Bench<'a> {
             version: PROTOCOL_VERSION,
         }
     }
+}
+
+/// The job and the data of a workload that trains, for a plan; `set` stands over what the workload sets.
+pub(crate) fn training(workload: Workload, job: &JobFile, set: &[String]) -> Result<(JobFile, Dataset), LaunchError> {
+    let job = match workload {
+        Workload::W1 => trained_on(job, BuiltIn::BreastCancer),
+        Workload::W2 => on_images(job),
+        Workload::W5 => trained_on(job, BuiltIn::Digits),
+        Workload::W4 => return Err(LaunchError::Usage("--workload w4: single operations have no plan".into())),
+    };
+    let job = settings::overlay(&job, set)?;
+    let data = match workload {
+        Workload::W2 => generated_images(10 * job.train.batch, job.train.seed),
+        _ => data::load(&job.data, &job.protocol)?,
+    };
+    Ok((job, data))
+}
+
+/// W1 and W5.
+fn trained_on(job: &JobFile, set: BuiltIn) -> JobFile {
+    let mut job = job.clone();
+    job.data.set = set;
+    if set == BuiltIn::Digits {
+        (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![64]);
+        (job.train.epochs, job.train.lr) = (15, 0.1);
+    }
+    job
+}
+
+/// W2.
+fn on_images(job: &JobFile) -> JobFile {
+    let mut job = job.clone();
+    (job.model.kind, job.model.hidden) = (ModelKind::Mlp, vec![128, 128]);
+    (job.train.lr, job.train.batch) = (0.1, 128);
+    job
 }
 
 /// Images of 28x28 pixels in [0, 1) with random labels of ten classes.

@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Some(Verb::Run(args)) => train::run(args),
         Some(Verb::Plan(args)) => plan::run(args),
         Some(Verb::Bench(args)) => bench::run(args),
-        Some(Verb::Party) => return party::run(),
+        Some(Verb::Party { listen }) => return party::run(*listen),
         Some(Verb::Completions { shell }) => completions(*shell),
         Some(Verb::Version) => version(),
     };

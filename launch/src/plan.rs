@@ -12,7 +12,7 @@ use crate::data::{self, Dataset};
 use crate::device;
 use crate::exit::LaunchError;
 use crate::report::{bytes, seconds};
-use crate::{job, print, settings};
+use crate::{bench, job, print, settings};
 
 /// Layout of the JSON plan.
 const SCHEMA: &str = "trefoil-plan/1";
@@ -55,8 +55,11 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         print(&settings.describe());
         return Ok(());
     }
-    let data = data::load(&settings.job.data, &settings.job.protocol)?;
-    let spec = job::spec(&settings.job, &data, [0; 32])?;
+    let (job, data) = match args.workload {
+        Some(workload) => bench::training(workload, &settings.job, &args.run.set)?,
+        None => (settings.job.clone(), data::load(&settings.job.data, &settings.job.protocol)?),
+    };
+    let spec = job::spec(&job, &data, [0; 32])?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
