@@ -146,11 +146,11 @@ pub(crate) struct PlanArgs {
     /// Plan a reference workload of `bench` that trains instead of a job of your own
     #[arg(long, value_enum, value_name = "WORKLOAD", conflicts_with_all = ["data", "label", "task"])]
     pub(crate) workload: Option<Workload>,
-    /// Round trip between two parties, milliseconds, for the prediction
-    #[arg(long, default_value_t = 0.1, value_name = "MS")]
+    /// Round trip between two parties, milliseconds, for the prediction; 0 for parties on one machine
+    #[arg(long, default_value_t = 0.0, value_name = "MS")]
     pub(crate) rtt_ms: f64,
     /// Bandwidth of a party's link to the two others, megabit per second, for the prediction
-    #[arg(long, default_value_t = 8000.0, value_name = "MBIT")]
+    #[arg(long, default_value_t = 1000.0, value_name = "MBIT")]
     pub(crate) bandwidth_mbit: f64,
     /// Share of packets that get lost on the way, for the prediction
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]

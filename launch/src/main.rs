@@ -16,6 +16,7 @@ mod plain;
 mod plan;
 mod report;
 mod settings;
+mod time;
 mod train;
 
 use std::io::Write;

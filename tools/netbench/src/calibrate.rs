@@ -32,7 +32,7 @@ pub(crate) struct Measured {
     pub(crate) rtt_ms_p95: f64,
     /// Payload, IP and UDP headers, as the profile counts.
     pub(crate) bandwidth_mbit: f64,
-    /// Share of packets lost at half the bandwidth, one way.
+    /// Share of packets lost at half the measured bandwidth, one way.
     pub(crate) loss: f64,
     /// Share of packets that arrived behind a later one.
     pub(crate) reordered: f64,
@@ -52,7 +52,8 @@ pub(crate) fn measure(namespaces: &Namespaces, shape: &Shape) -> anyhow::Result<
         1e3 * times[index].as_secs_f64()
     };
     let flood = push(namespaces, 1.2 * shape.rate.min(20e9))?;
-    let slow = push(namespaces, 0.5 * shape.rate.min(20e9))?;
+    // Of what this machine carries, which may be less than the profile's rate.
+    let slow = push(namespaces, 0.5 * 1e6 * flood.mbit)?;
     Ok(Measured {
         rtt_ms: at(0.5),
         rtt_ms_p5: at(0.05),

@@ -30,9 +30,9 @@ pub(crate) struct Line {
     bytes_sent_per_party: f64,
     rounds: f64,
     /// By `mpc-launch plan` for the measured round trip and bandwidth.
-    predicted_seconds: f64,
+    predicted_seconds: Option<f64>,
     /// Predicted over measured.
-    ratio: f64,
+    ratio: Option<f64>,
 }
 
 impl Line {
@@ -43,7 +43,7 @@ impl Line {
         network: Measured,
         workload: &str,
         bench: &Value,
-        predicted_seconds: f64,
+        predicted_seconds: Option<f64>,
     ) -> Self {
         let number = |key: &str| bench[key].as_f64().unwrap_or(f64::NAN);
         Self {
@@ -59,7 +59,7 @@ impl Line {
             bytes_sent_per_party: number("bytes_sent_per_party"),
             rounds: number("rounds"),
             predicted_seconds,
-            ratio: predicted_seconds / number("seconds"),
+            ratio: predicted_seconds.map(|predicted| predicted / number("seconds")),
         }
     }
 }
@@ -67,11 +67,12 @@ impl Line {
 /// Says on standard error what a network turned out to be.
 pub(crate) fn show_network(profile: Profile, means: &str, measured: &Measured) -> anyhow::Result<()> {
     let Measured { rtt_ms, rtt_ms_p5, rtt_ms_p95, bandwidth_mbit, loss, reordered } = measured;
-    let name = profile.name();
+    let (name, shape) = (profile.name(), profile.shape());
+    let (wanted_ms, wanted_mbit) = (1e3 * shape.round_trip.as_secs_f64(), shape.rate / 1e6);
     writeln!(
         std::io::stderr(),
-        "{name} by {means}: round trip {rtt_ms:.3} ms ({rtt_ms_p5:.3} to {rtt_ms_p95:.3}), {bandwidth_mbit:.0} Mbit/s, \
-         {:.2} % lost and {:.1} % overtaken at half the rate",
+        "{name} by {means}: round trip {rtt_ms:.3} ms ({rtt_ms_p5:.3} to {rtt_ms_p95:.3}) of {wanted_ms} wanted, \
+         {bandwidth_mbit:.0} Mbit/s of {wanted_mbit}; {:.2} % lost and {:.1} % overtaken at half of that",
         100.0 * loss,
         100.0 * reordered
     )
@@ -105,11 +106,12 @@ pub(crate) fn table(lines: &[Line]) -> anyhow::Result<()> {
         "predicted",
         "ratio"
     )?;
+    let predicted = |number: Option<f64>, digits| number.map_or(String::new(), |number| format!("{number:.digits$}"));
     for line in lines {
         let seconds = format!("{:.4} ({:.4} to {:.4})", line.seconds, line.seconds_min, line.seconds_max);
         writeln!(
             out,
-            "{:8}{:7}{:>9.2}{:>10.0}  {:10}{seconds:>28}{:>12.2}{:>7.0}{:>11.4}{:>7.2}",
+            "{:8}{:7}{:>9.2}{:>10.0}  {:10}{seconds:>28}{:>12.2}{:>7.0}{:>11}{:>7}",
             line.profile,
             line.means,
             line.network.rtt_ms,
@@ -117,8 +119,8 @@ pub(crate) fn table(lines: &[Line]) -> anyhow::Result<()> {
             line.workload,
             line.bytes_sent_per_party / 1e6,
             line.rounds,
-            line.predicted_seconds,
-            line.ratio
+            predicted(line.predicted_seconds, 4),
+            predicted(line.ratio, 2)
         )?;
     }
     Ok(())
