@@ -126,6 +126,9 @@ pub(crate) struct RunArgs {
     /// Do not serve /metrics
     #[arg(long)]
     pub(crate) no_metrics: bool,
+    /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
+    #[arg(long)]
+    pub(crate) shadow: bool,
     /// Form of the result
     #[arg(long, value_enum, default_value_t)]
     pub(crate) output: Output,

@@ -8,9 +8,10 @@ use shared::model::TrainSpec;
 
 use crate::args::{Output, PlanArgs};
 use crate::cost::{self, Cost, Part};
-use crate::data::{self, Dataset};
+use crate::data::Dataset;
 use crate::device;
 use crate::exit::LaunchError;
+use crate::plain::Shadow;
 use crate::report::{bytes, seconds};
 use crate::time::{Network, Prediction};
 use crate::{bench, job, print, settings};
@@ -39,6 +40,7 @@ struct Plan {
     train_seconds: f64,
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
+    shadow: Option<Shadow>,
 }
 
 /// Plans a job and prints the plan.
@@ -54,13 +56,14 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
     }
     let (job, data) = match args.workload {
         Some(workload) => bench::training(workload, &settings.job, &args.run.set)?,
-        None => (settings.job.clone(), data::load(&settings.job.data, &settings.job.protocol)?),
+        None => (settings.job.clone(), job::load(&settings.job)?),
     };
     let spec = job::spec(&job, &data, [0; 32])?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
-    let plan = Plan::new(args, &spec, training, &parts);
+    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data));
+    let plan = Plan { shadow, ..Plan::new(args, &spec, training, &parts) };
     print(&match args.run.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
         Output::Text => plan.text(&data, &parts),
@@ -98,6 +101,7 @@ impl Plan {
             train_seconds: step * steps as f64,
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks: device::remarks(spec.lanes),
+            shadow: None,
         }
     }
 
@@ -143,6 +147,9 @@ impl Plan {
         }
         for remark in &self.remarks {
             let _ = writeln!(text, "{:26}{remark}", "note");
+        }
+        if let Some(shadow) = &self.shadow {
+            let _ = write!(text, "\n{}", shadow.text());
         }
         text
     }

@@ -11,13 +11,13 @@ use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
-use crate::plain::{self, Outcome};
+use crate::plain::{self, Outcome, Shadow};
 use crate::report::{Findings, Report};
 use crate::settings::{self, Settings};
 use crate::{device, job, print};
 
 /// Longest time that the plaintext twin may hold up the start.
-const SHADOW_TIME: Duration = Duration::from_millis(500);
+const TWIN_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a training job, or prints its configuration.
 pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
@@ -26,12 +26,15 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
         print(&settings.describe());
         return Ok(());
     }
-    let data = data::load(&settings.job.data, &settings.job.protocol)?;
+    let data = job::load(&settings.job)?;
+    if args.shadow {
+        return shadow_only(args, &settings, &data);
+    }
     let encoded = data::encode(&data, settings.job.protocol.fraction_bits)?;
     let spec = job::spec(&settings.job, &data, encoded.digest)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let mut remarks = device::remarks(spec.lanes);
-    let plain = shadow(&spec, training, &data, &mut remarks);
+    let plain = twin(&spec, training, &data, &mut remarks);
     announce(args, &spec, &data, &remarks);
 
     let interrupt = Interrupt::install();
@@ -57,18 +60,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     folder.write("report.json", &report.json())
 }
 
-/// Trains the plaintext twin, for a short while if it is a long job; remarks when activations would leave the range
-/// that comparisons look at.
-fn shadow(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<String>) -> Outcome {
-    let plain = plain::run_until(&training.model, &training.train, data, Some(Instant::now() + SHADOW_TIME));
-    let limit = plain::activation_limit(&spec.protocol);
-    if plain.largest_activation >= limit {
-        remarks.push(format!(
-            "in plaintext, activations reach {:.3e}; comparisons are exact below {limit} only: lower train.lr, set \
-             train.clip, or set fewer protocol.fraction_bits or protocol.compare_bits=64",
-            plain.largest_activation
-        ));
-    }
+/// Trains in plaintext and prints what it found; no party starts.
+fn shadow_only(args: &RunArgs, settings: &Settings, data: &Dataset) -> Result<(), LaunchError> {
+    let spec = job::spec(&settings.job, data, [0; 32])?;
+    let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
+    let shadow = Shadow::new(&spec, training, data);
+    print(&if args.output == Output::Json { shadow.json() + "\n" } else { shadow.text() });
+    Ok(())
+}
+
+/// Trains the plaintext twin, for a short while if it is a long job; remarks when numbers of a layer would leave
+/// the range that the protocols are made for.
+fn twin(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<String>) -> Outcome {
+    let plain = plain::run_until(&training.model, &training.train, data, Some(Instant::now() + TWIN_TIME));
+    let excesses = plain::excesses(&training.model, &plain.ranges, &spec.protocol);
+    remarks.extend(excesses.iter().map(plain::Excess::text));
     plain
 }
 
