@@ -8,9 +8,10 @@ use shared::model::TrainSpec;
 
 use crate::args::{Output, PlanArgs};
 use crate::cost::{self, Cost, Part};
-use crate::data::{self, Dataset};
+use crate::data::{Dataset, Digests};
 use crate::device;
 use crate::exit::LaunchError;
+use crate::model_file::ModelFile;
 use crate::report::{bytes, seconds};
 use crate::{job, print, settings};
 
@@ -51,17 +52,19 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         return Err(LaunchError::Usage("--rtt-ms must not be negative and --bandwidth-mbit must be above 0".into()));
     }
     let settings = settings::load(&args.run, std::env::vars())?;
-    if args.run.print_config {
+    if args.run.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let data = data::load(&settings.job.data, &settings.job.protocol)?;
-    let spec = job::spec(&settings.job, &data, [0; 32])?;
+    let file = settings.job.model.file.as_ref();
+    let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
+    let data = job::records(&settings.job, file.as_ref())?;
+    let spec = job::spec(&settings.job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
     let plan = Plan::new(args, &spec, training, &parts);
-    print(&match args.run.output {
+    print(&match args.run.job.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
         Output::Text => plan.text(&data, &parts),
     });

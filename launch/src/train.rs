@@ -11,10 +11,10 @@ use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
+use crate::model_file::ModelFile;
 use crate::plain::{self, Outcome};
 use crate::report::{Findings, Report};
-use crate::settings::{self, Settings};
-use crate::{device, job, print};
+use crate::{device, job, print, settings};
 
 /// Longest time that the plaintext twin may hold up the start.
 const SHADOW_TIME: Duration = Duration::from_millis(500);
@@ -22,23 +22,31 @@ const SHADOW_TIME: Duration = Duration::from_millis(500);
 /// Runs a training job, or prints its configuration.
 pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let settings = settings::load(args, std::env::vars())?;
-    if args.print_config {
+    if args.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let data = data::load(&settings.job.data, &settings.job.protocol)?;
-    let encoded = data::encode(&data, settings.job.protocol.fraction_bits)?;
-    let spec = job::spec(&settings.job, &data, encoded.digest)?;
+    let file = settings.job.model.file.as_ref();
+    let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
+    let data = job::records(&settings.job, file.as_ref())?;
+    let start = file.as_ref().map(ModelFile::weights);
+    let encoded = data::encode(&data, start, settings.job.protocol.fraction_bits)?;
+    let spec = job::spec(&settings.job, &data, file.as_ref(), encoded.digests)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let mut remarks = device::remarks(spec.lanes);
-    let plain = shadow(&spec, training, &data, &mut remarks);
+    // The twin knows the initial parameters of a seed only.
+    let plain = match &file {
+        None => shadow(&spec, training, &data, &mut remarks),
+        Some(_) => Outcome { complete: true, ..Outcome::default() },
+    };
+    remarks.extend(file.iter().flat_map(|file| file.imported.notes.clone()));
     announce(args, &spec, &data, &remarks);
 
     let interrupt = Interrupt::install();
     let folder = RunFolder::create(Path::new(&settings.job.job.folder), &settings.job.job.name)?;
-    folder.write("job.toml", &effective(&settings))?;
-    let mut follower = Follower::new(&folder, args.verbose, false)?;
-    let start = start(args, &settings);
+    folder.write("job.toml", &settings.effective())?;
+    let mut follower = Follower::new(&folder, args.job.verbose, false)?;
+    let start = Start::new(&args.job, &settings);
     let completed = local::run(&spec, Some(encoded.messages), &start, &folder, &mut follower, &interrupt)?;
     let plain = if plain.complete { plain } else { plain::run(&training.model, &training.train, &data) };
     let report = Report::new(&Findings {
@@ -52,7 +60,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
         model: shared::ids::PartyId::ALL.map(|party| folder.party(party).display().to_string()).into(),
         remarks,
     });
-    print(&if args.output == Output::Json { report.json() + "\n" } else { report.text() });
+    print(&if args.job.output == Output::Json { report.json() + "\n" } else { report.text() });
     folder.write("report.txt", &report.text())?;
     folder.write("report.json", &report.json())
 }
@@ -74,7 +82,7 @@ fn shadow(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec
 
 fn announce(args: &RunArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) {
     remarks.iter().for_each(|remark| eprintln!("{remark}"));
-    if args.output == Output::Json && !args.verbose {
+    if args.job.output == Output::Json && !args.job.verbose {
         return;
     }
     for (column, count) in &data.missing {
@@ -89,19 +97,4 @@ fn announce(args: &RunArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) 
         data.features.len(),
         spec.lanes
     );
-}
-
-fn start(args: &RunArgs, settings: &Settings) -> Start {
-    let job = &settings.job.job;
-    Start {
-        program: args.party_program.clone(),
-        metrics: job.metrics,
-        startup_timeout_seconds: job.startup_timeout_seconds,
-        progress_timeout_seconds: job.progress_timeout_seconds,
-    }
-}
-
-/// The job file that would repeat this run.
-fn effective(settings: &Settings) -> String {
-    toml::to_string(&settings.job).expect("a job file holds nothing that TOML cannot")
 }

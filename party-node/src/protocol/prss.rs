@@ -75,6 +75,8 @@ pub enum Purpose {
     Table,
     /// A component of a value that the helper shares.
     Input,
+    /// Masks of an addend that leaves the parties.
+    Zero,
 }
 
 /// Where a stream lies: never used twice under one key.
