@@ -29,6 +29,12 @@ bench:
     cargo run --release --bin mpc-launch -- bench w4 --output json
     cargo run --release --bin mpc-launch -- bench w5 --output json
 
+# Three network namespaces, LAN, metro and WAN: what the reference workloads take and what `plan` predicts. Needs root.
+netbench *flags:
+    cargo build --release --bin mpc-launch
+    cargo build --release -p netbench
+    target/release/netbench {{flags}}
+
 # Searches for input that breaks a parser: `just fuzz csv 60`. Needs cargo-fuzz and a nightly toolchain.
 fuzz target seconds:
     mkdir -p fuzz/corpus/{{target}}

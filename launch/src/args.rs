@@ -1,6 +1,7 @@
 //! The command line: verbs, flags, help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -63,7 +64,11 @@ pub(crate) enum Verb {
     Bench(BenchArgs),
     /// Be one party; started by `run`, takes its orders on standard input
     #[command(hide = true)]
-    Party,
+    Party {
+        /// Address of this host at which the other parties reach it
+        #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
+        listen: IpAddr,
+    },
     /// Print a shell completion script
     Completions {
         /// For which shell
@@ -193,12 +198,18 @@ pub(crate) struct PlanArgs {
     /// The job
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Round trip between two parties, milliseconds, for the prediction
-    #[arg(long, default_value_t = 0.1, value_name = "MS")]
+    /// Plan a reference workload of `bench` that trains instead of a job of your own
+    #[arg(long, value_enum, value_name = "WORKLOAD", conflicts_with_all = ["data", "label", "task"])]
+    pub(crate) workload: Option<Workload>,
+    /// Round trip between two parties, milliseconds, for the prediction; 0 for parties on one machine
+    #[arg(long, default_value_t = 0.0, value_name = "MS")]
     pub(crate) rtt_ms: f64,
-    /// Bandwidth between two parties, megabit per second, for the prediction
-    #[arg(long, default_value_t = 8000.0, value_name = "MBIT")]
+    /// Bandwidth of a party's link to the two others, megabit per second, for the prediction
+    #[arg(long, default_value_t = 1000.0, value_name = "MBIT")]
     pub(crate) bandwidth_mbit: f64,
+    /// Share of packets that get lost on the way, for the prediction
+    #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
+    pub(crate) packet_loss: f64,
 }
 
 /// Flags of `bench`.

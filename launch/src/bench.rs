@@ -70,9 +70,9 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), LaunchError> {
     };
     let lines: Vec<Line> = match args.workload {
         Workload::W1 => vec![show(bench.trainings("w1", BuiltIn::BreastCancer)?)],
-        Workload::W2 => vec![show(bench.steps("w2", 128, Shape::image(1, 28, 28))?)],
-        Workload::W3 => vec![show(bench.steps("w3-train", 128, Shape::image(1, 28, 28))?)],
-        Workload::Resnet18 => vec![show(bench.steps("resnet18-train", 8, Shape::image(3, 32, 32))?)],
+        Workload::W2 => vec![show(bench.steps("w2", 30)?)],
+        Workload::W3 => vec![show(bench.steps("w3-train", 10)?)],
+        Workload::Resnet18 => vec![show(bench.steps("resnet18-train", 3)?)],
         Workload::W4 => bench.micro_lines()?.map(|micro| bench.micro(micro).map(show)).collect::<Result<_, _>>()?,
         Workload::W5 => vec![show(bench.trainings("w5", BuiltIn::Digits)?)],
     };
@@ -107,13 +107,7 @@ impl<'a> Bench<'a> {
 
     /// W1 and W5: whole trainings on real data, each with a seed of its own.
     fn trainings(&self, workload: &'static str, set: BuiltIn) -> Result<Line, LaunchError> {
-        let mut job = self.job.clone();
-        job.data.set = set;
-        if set == BuiltIn::Digits {
-            (job.model.kind, job.model.hidden) = (ModelName::Mlp, vec![64]);
-            (job.train.epochs, job.train.lr) = (15, 0.1);
-            self.reapply(&mut job)?;
-        }
+        let mut job = settings::overlay(&trained_on(&self.job, set), &self.args.set)?;
         let (mut runs, mut accuracies, mut plaintext) = (Vec::new(), Vec::new(), Vec::new());
         for seed in 1..=self.args.runs.unwrap_or(5) as u64 {
             (job.train.seed, job.data.seed) = (seed, seed);
@@ -140,17 +134,10 @@ impl<'a> Bench<'a> {
     }
 
     /// Training steps on generated images.
-    fn steps(&self, workload: &'static str, batch: usize, image: Shape) -> Result<Line, LaunchError> {
-        let mut job = self.job.clone();
-        let (model, steps) = match self.args.workload {
-            Workload::W3 => (ModelName::Lenet, 10),
-            Workload::Resnet18 => (ModelName::Resnet18, 3),
-            _ => (ModelName::Mlp, 30),
-        };
-        let steps = self.args.runs.unwrap_or(steps);
-        (job.model.kind, job.model.hidden) = (model, vec![128, 128]);
-        (job.train.lr, job.train.batch) = (0.1, batch);
-        self.reapply(&mut job)?;
+    fn steps(&self, workload: &'static str, runs: usize) -> Result<Line, LaunchError> {
+        let steps = self.args.runs.unwrap_or(runs);
+        let (job, image) = on_images(&self.job, self.args.workload);
+        let mut job = settings::overlay(&job, &self.args.set)?;
         let data = generated_images(10 * job.train.batch, image, job.train.seed);
         job.train.epochs = u32::try_from(steps.div_ceil(10)).unwrap_or(u32::MAX);
         job.reveal.open = Some(Vec::new());
@@ -216,12 +203,6 @@ impl<'a> Bench<'a> {
         completed
     }
 
-    /// `--set` stands over what a workload sets.
-    fn reapply(&self, job: &mut JobFile) -> Result<(), LaunchError> {
-        *job = settings::overlay(job, &self.args.set)?;
-        Ok(())
-    }
-
     fn line(&self, workload: &'static str, seconds: &[f64], runs: &[Completed]) -> Line {
         let first: &PartyReport = &runs[0].reports[0];
         let startups: Vec<f64> = runs.iter().map(|run| run.startup_seconds).collect();
@@ -248,6 +229,48 @@ impl<'a> Bench<'a> {
             version: PROTOCOL_VERSION,
         }
     }
+}
+
+/// The job and the data of a workload that trains, for a plan; `set` stands over what the workload sets.
+pub(crate) fn training(workload: Workload, job: &JobFile, set: &[String]) -> Result<(JobFile, Dataset), LaunchError> {
+    let job = match workload {
+        Workload::W1 => trained_on(job, BuiltIn::BreastCancer),
+        Workload::W2 | Workload::W3 | Workload::Resnet18 => on_images(job, workload).0,
+        Workload::W5 => trained_on(job, BuiltIn::Digits),
+        Workload::W4 => return Err(LaunchError::Usage("--workload w4: single operations have no plan".into())),
+    };
+    let job = settings::overlay(&job, set)?;
+    let data = match workload {
+        Workload::W2 | Workload::W3 | Workload::Resnet18 => {
+            generated_images(10 * job.train.batch, on_images(&job, workload).1, job.train.seed)
+        }
+        _ => data::load(&job.data, &job.protocol)?,
+    };
+    Ok((job, data))
+}
+
+/// W1 and W5.
+fn trained_on(job: &JobFile, set: BuiltIn) -> JobFile {
+    let mut job = job.clone();
+    job.data.set = set;
+    if set == BuiltIn::Digits {
+        (job.model.kind, job.model.hidden) = (ModelName::Mlp, vec![64]);
+        (job.train.epochs, job.train.lr) = (15, 0.1);
+    }
+    job
+}
+
+/// The networks that are timed on generated images, and what these look like.
+fn on_images(job: &JobFile, workload: Workload) -> (JobFile, Shape) {
+    let (model, batch, image) = match workload {
+        Workload::W3 => (ModelName::Lenet, 128, Shape::image(1, 28, 28)),
+        Workload::Resnet18 => (ModelName::Resnet18, 8, Shape::image(3, 32, 32)),
+        _ => (ModelName::Mlp, 128, Shape::image(1, 28, 28)),
+    };
+    let mut job = job.clone();
+    (job.model.kind, job.model.hidden) = (model, vec![128, 128]);
+    (job.train.lr, job.train.batch) = (0.1, batch);
+    (job, image)
 }
 
 /// Images with values in [0, 1) and random labels of ten classes.

@@ -19,6 +19,7 @@ mod plain;
 mod plan;
 mod report;
 mod settings;
+mod time;
 mod train;
 
 use std::io::Write;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
         Some(Verb::Infer(args)) => infer::run(args),
         Some(Verb::Plan(args)) => plan::run(args),
         Some(Verb::Bench(args)) => bench::run(args),
-        Some(Verb::Party) => return party::run(),
+        Some(Verb::Party { listen }) => return party::run(*listen),
         Some(Verb::Completions { shell }) => completions(*shell),
         Some(Verb::Version) => version(),
     };

@@ -13,15 +13,11 @@ use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
 use crate::report::{bytes, seconds};
-use crate::{job, print, settings};
+use crate::time::{Network, Prediction};
+use crate::{bench, job, print, settings};
 
 /// Layout of the JSON plan.
 const SCHEMA: &str = "trefoil-plan/1";
-/// Multiply-adds per second of one core that the prediction assumes, by instruction set.
-const PRODUCTS_PER_SECOND: [(&str, f64); 3] = [("avx512", 40e9), ("avx2", 11e9), ("portable", 3e9)];
-/// Bytes per second of one core for masking, truncating and moving what is sent.
-const MASKED_BYTES_PER_SECOND: f64 = 1e9;
-
 /// A plan, as JSON shows it.
 #[derive(Debug, Serialize)]
 struct Plan {
@@ -48,18 +44,22 @@ struct Plan {
 
 /// Plans a job and prints the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
-    if !(args.rtt_ms >= 0.0 && args.bandwidth_mbit > 0.0) {
-        return Err(LaunchError::Usage("--rtt-ms must not be negative and --bandwidth-mbit must be above 0".into()));
+    if !(args.rtt_ms >= 0.0 && args.bandwidth_mbit > 0.0 && (0.0..1.0).contains(&args.packet_loss)) {
+        let ranges = "--rtt-ms must not be negative, --bandwidth-mbit must be above 0, --packet-loss from 0 to below 1";
+        return Err(LaunchError::Usage(ranges.into()));
     }
     let settings = settings::load(&args.run, std::env::vars())?;
     if args.run.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let file = settings.job.model.file.as_ref();
+    let file = settings.job.model.file.as_ref().filter(|_| args.workload.is_none());
     let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
-    let data = job::records(&settings.job, file.as_ref())?;
-    let spec = job::spec(&settings.job, &data, file.as_ref(), Digests::default())?;
+    let (job, data) = match args.workload {
+        Some(workload) => bench::training(workload, &settings.job, &args.run.job.set)?,
+        None => (settings.job.clone(), job::records(&settings.job, file.as_ref())?),
+    };
+    let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
@@ -79,10 +79,8 @@ impl Plan {
         let steps = training.train.steps(training.train_rows);
         // Three parties share this machine.
         let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
-        let compute = (products / products_per_second() + total.bytes * 3.0 / MASKED_BYTES_PER_SECOND) / cores;
-        let transfer = total.bytes * 8.0 / (args.bandwidth_mbit * 1e6);
-        let rounds = total.rounds * args.rtt_ms / 2e3;
-        let step = compute + transfer + rounds;
+        let prediction = Prediction::new(total, products, cores, network(args));
+        let step = prediction.seconds();
         Self {
             schema: SCHEMA,
             parties: 3,
@@ -97,9 +95,9 @@ impl Plan {
             products_per_step: products,
             memory_bytes_per_party: memory(spec, training),
             seconds_per_step: step,
-            seconds_compute: compute,
-            seconds_transfer: transfer,
-            seconds_rounds: rounds,
+            seconds_compute: prediction.compute,
+            seconds_transfer: prediction.transfer,
+            seconds_rounds: prediction.rounds,
             train_seconds: step * steps as f64,
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks: device::remarks(spec.lanes),
@@ -153,6 +151,13 @@ impl Plan {
     }
 }
 
+fn network(args: &PlanArgs) -> Network {
+    if args.rtt_ms == 0.0 {
+        return Network::Local;
+    }
+    Network::Remote { round_trip: args.rtt_ms / 1e3, bandwidth: args.bandwidth_mbit * 1e6, loss: args.packet_loss }
+}
+
 /// Two components of data, weights, momentum, activations and their gradients, and the masks in flight.
 #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
 fn memory(spec: &JobSpec, training: &Training) -> f64 {
@@ -166,16 +171,4 @@ fn memory(spec: &JobSpec, training: &Training) -> f64 {
     let states = if training.train.momentum > 0.0 { 4.0 } else { 3.0 };
     let process = 12e6;
     process + 16.0 * (data + activations + lanes * states * model.parameters() as f64)
-}
-
-fn products_per_second() -> f64 {
-    #[cfg(target_arch = "x86_64")]
-    let set = match () {
-        () if is_x86_feature_detected!("avx512dq") => "avx512",
-        () if is_x86_feature_detected!("avx2") => "avx2",
-        () => "portable",
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let set = "portable";
-    PRODUCTS_PER_SECOND.iter().find(|(name, _)| *name == set).map_or(1e9, |(_, rate)| *rate)
 }

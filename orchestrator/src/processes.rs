@@ -26,6 +26,10 @@ const LOG_LINE_MAX: u64 = 64 * 1024;
 /// An ended process whose output stays open (a grandchild holds it) is waited for no longer than this.
 const OPEN_OUTPUT_MS: Millis = 1_000;
 
+/// Environment variable that tells a started program which party it will be, 0 to 2. A party learns that from its setup;
+/// this is for programs that prepare a place for it.
+const PARTY_VARIABLE: &str = "MPC_PARTY";
+
 /// A job with all three parties on this machine.
 pub struct LocalJob {
     /// Executable of a party.
@@ -172,6 +176,7 @@ impl Runner {
         let setup = encode(&ToParty::Setup(Box::new(self.job.setups[party.index()].clone())))
             .map_err(|error| error.to_string())?;
         let mut command = Command::new(&self.job.program);
+        command.env(PARTY_VARIABLE, party.index().to_string());
         command.args(&self.job.arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A process group of its own, so that Ctrl-C reaches the launcher alone, which then stops the parties in order.
         command.process_group(0);

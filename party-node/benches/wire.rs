@@ -72,7 +72,7 @@ fn say(line: &str) {
     writeln!(std::io::stdout(), "{line}").expect("standard output is open");
 }
 
-/// `WIRE_MTU`, `WIRE_WINDOW` (bytes, 0 for Cubic) and `WIRE_SPIN` (microseconds) over the defaults.
+/// `WIRE_MTU`, `WIRE_WINDOW` (bytes, 0 for the congestion control between hosts) and `WIRE_SPIN` (microseconds) over the defaults.
 fn tuning_from_environment() -> WireTuning {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
     let mut tuning = WireTuning::default();

@@ -1,6 +1,6 @@
 //! From a setup to connected lanes: this run's certificate, one QUIC endpoint per lane, all lanes connected at once.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -41,12 +41,12 @@ pub(super) struct ConnectedLane {
 }
 
 impl Listening {
-    /// Makes the certificate and takes a free port of the loopback interface for each lane.
-    pub(super) fn bind(setup: &Setup) -> Result<Self, Failure> {
+    /// Makes the certificate and takes a free port of `address` for each lane.
+    pub(super) fn bind(setup: &Setup, address: IpAddr) -> Result<Self, Failure> {
         let name = format!("p{}.trefoil", setup.party.index());
         let identity =
             Identity::generate(&name, CERTIFICATE_VALIDITY).map_err(|e| failure(FailureKind::Job, e.to_string()))?;
-        let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let any_port = SocketAddr::new(address, 0);
         let listeners = (0..setup.job.lanes).map(|_| QuicListener::bind(any_port)).collect::<Result<_, _>>();
         Ok(Self { identity, listeners: listeners.map_err(|e| transport(&e))? })
     }

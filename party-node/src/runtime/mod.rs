@@ -16,6 +16,7 @@ mod scrape;
 mod unseal;
 
 use std::io;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use shared::wire::{Failure, FailureKind, FromParty, PartyReport};
@@ -26,18 +27,19 @@ pub use failure::exit_code;
 use self::control::{Commands, Reports};
 use crate::train;
 
-/// Runs one party: commands come on standard input, reports leave on standard output, logs on standard error.
+/// Runs one party: commands come on standard input, reports leave on standard output, logs on standard error. Its lanes
+/// listen at `listen`, under which the peers must reach this host.
 ///
 /// Ends when the job does, when it is told to stop, or when standard input ends, so that no party outlives whoever
 /// started it.
-pub fn run() -> ExitCode {
+pub fn run(listen: IpAddr) -> ExitCode {
     logs::start();
     process::harden();
     process::keep_memory();
     panics::keep_quiet();
     let reports = Reports::new(io::stdout());
     let commands = Commands::listen(io::stdin(), || std::process::exit(1));
-    let served = panics::catch(|| party::serve(&commands, &reports, train::run_lane));
+    let served = panics::catch(|| party::serve(&commands, &reports, listen, train::run_lane));
     let served = served.unwrap_or_else(|panicked| {
         let reason = format!("a defect at {} ended the party; please report it with the job file", panicked.place);
         Err(failure::failure(FailureKind::Job, reason))

@@ -1,5 +1,6 @@
 //! A party's life: setup, listening, roster, connections, data, lanes, report. The order is the control protocol's.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -35,7 +36,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(50);
 const LANES_MAX: u16 = 256;
 
 /// Serves one job from setup to report, and logs how it ended.
-pub(super) fn serve(commands: &Commands, reports: &Reports, work: LaneWork) -> Result<PartyReport, Failure> {
+pub(super) fn serve(
+    commands: &Commands,
+    reports: &Reports,
+    listen: IpAddr,
+    work: LaneWork,
+) -> Result<PartyReport, Failure> {
     let mut inbox = Inbox { commands, roster: None, data: None };
     let setup = inbox.setup().inspect_err(log_failure)?;
     let span = error_span!(
@@ -46,14 +52,20 @@ pub(super) fn serve(commands: &Commands, reports: &Reports, work: LaneWork) -> R
         job = %setup.job_id
     );
     let _entered = span.entered();
-    let served = serve_job(&setup, inbox, reports, work);
+    let served = serve_job(&setup, inbox, reports, listen, work);
     served.inspect(|_| info!("finished")).inspect_err(log_failure)
 }
 
-fn serve_job(setup: &Setup, mut inbox: Inbox<'_>, reports: &Reports, work: LaneWork) -> Result<PartyReport, Failure> {
+fn serve_job(
+    setup: &Setup,
+    mut inbox: Inbox<'_>,
+    reports: &Reports,
+    listen: IpAddr,
+    work: LaneWork,
+) -> Result<PartyReport, Failure> {
     check(&setup.job)?;
 
-    let listening = Listening::bind(setup)?;
+    let listening = Listening::bind(setup, listen)?;
     let counters: Vec<_> = (0..setup.job.lanes).map(|_| Arc::new(LaneCounters::default())).collect();
     let metrics = Arc::new(Metrics::new(setup, counters.clone()));
     let server = serve_metrics(setup, &metrics)?;

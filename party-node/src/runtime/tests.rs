@@ -1,6 +1,7 @@
 //! Three parties in one process: the real control protocol and QUIC, and lanes whose work is a few words.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Mutex;
@@ -82,7 +83,7 @@ impl Child {
         let (reports, stdout) = UnixStream::pair().unwrap();
         let thread = thread::spawn(move || {
             let (commands, reports) = (Commands::listen(stdin, || {}), Reports::new(stdout));
-            let served = party::serve(&commands, &reports, work);
+            let served = party::serve(&commands, &reports, Ipv4Addr::LOCALHOST.into(), work);
             conclude(&reports, served.clone());
             served
         });
