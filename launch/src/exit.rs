@@ -103,7 +103,7 @@ pub(crate) enum LaunchError {
         rows: usize,
     },
     /// The reveal policy asks for what the task does not have.
-    #[error("reveal.open names {name}, which a {task} task does not have")]
+    #[error("reveal.open names {name}, which this task ({task}) does not have")]
     NoSuchMetric {
         /// Opening.
         name: &'static str,

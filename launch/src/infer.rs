@@ -15,11 +15,15 @@ use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
 use crate::model_file::ModelFile;
 use crate::out::{OutFile, write_results};
-use crate::{device, print, settings};
+use crate::{device, plain, print, settings};
 
 mod report;
 
 use report::{Findings, Report};
+
+/// Rows on which results are compared with float64, the first ones: it shows what the parties' rounding does, and takes
+/// this machine's time.
+const COMPARED_ROWS_MAX: usize = 256;
 
 /// Runs a model on rows, or prints the configuration.
 pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
@@ -63,7 +67,7 @@ pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
         model: &model,
         samples: &samples,
         completed: &completed,
-        max_difference: None,
+        difference: difference(&model, &samples, &results),
         share_seconds,
         total_seconds: begun.elapsed().as_secs_f64(),
         out,
@@ -73,6 +77,14 @@ pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
     print(&if args.job.output == Output::Json { report.json() + "\n" } else { report.text() });
     folder.write("report.txt", &report.text())?;
     folder.write("report.json", &report.json())
+}
+
+/// Largest difference from float64, and on how many rows; none if the twin does not know the model's layers.
+fn difference(model: &ModelFile, samples: &Samples, results: &[f64]) -> Option<(f64, usize)> {
+    let rows = samples.count.min(COMPARED_ROWS_MAX);
+    let x = &samples.x[..rows * model.model().inputs()];
+    let plain = plain::predict(model.model(), model.weights().parameters, x, rows)?;
+    Some((results.iter().zip(&plain).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max), rows))
 }
 
 /// What the job gives away: predictions, and nothing else.

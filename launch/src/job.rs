@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(layers, [linear(5), Layer::Tanh, linear(10)]);
         job.reveal.open = Some(vec![Reveal::TestAuroc]);
         let error = reveal(&job, data.task).unwrap_err().to_string();
-        assert_eq!(error, "reveal.open names test-auroc, which a multiclass task does not have");
+        assert_eq!(error, "reveal.open names test-auroc, which this task (multiclass) does not have");
     }
 
     #[test]

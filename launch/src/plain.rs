@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use shared::job::ProtocolSpec;
-use shared::model::{Layer, Loss, Model, TrainSpec};
+use shared::model::{Layer, Loss, Model, Source, TrainSpec};
 
 use crate::data::{Dataset, Rows, Task};
 use crate::metrics::{accuracy, auroc, mean_squared};
@@ -43,6 +43,23 @@ pub(crate) fn run_until(model: &Model, spec: &TrainSpec, data: &Dataset, deadlin
         loss: (!classes).then(|| mean_squared(&scores, y)),
         largest_activation: network.largest_activation,
     }
+}
+
+/// Results of a model on rows; none if it has layers that the twin does not know.
+pub(crate) fn predict(model: &Model, parameters: &[f64], x: &[f64], count: usize) -> Option<Vec<f64>> {
+    let known = |layer| {
+        matches!(layer, Layer::Linear { bias: true, .. } | Layer::Relu | Layer::Sigmoid | Layer::Tanh | Layer::Flatten)
+    };
+    let vectors = model.input.positions() == 1 && model.nodes.iter().all(|node| known(node.layer));
+    let chain = model.nodes.iter().enumerate().all(|(index, node)| match node.inputs[..] {
+        [Source::Input] => index == 0,
+        [Source::Node(earlier)] => earlier + 1 == index,
+        _ => false,
+    });
+    (vectors && chain).then(|| {
+        let parameters = parameters.to_vec();
+        Network { model, parameters, momentum: None, inputs: Vec::new(), largest_activation: 0.0 }.forward(x, count)
+    })
 }
 
 /// Magnitude below which comparisons of differences are exact: both operands below half the window.
@@ -102,6 +119,7 @@ impl<'a> Network<'a> {
                 Layer::Relu => value.iter().map(|x| x.max(0.0)).collect(),
                 Layer::Sigmoid => value.iter().map(|&x| sigmoid(x)).collect(),
                 Layer::Tanh => value.iter().map(|x| x.tanh()).collect(),
+                Layer::Flatten => value.clone(),
                 other => unimplemented!("{}", other.kind()),
             };
             self.inputs.push(std::mem::replace(&mut value, next));

@@ -35,6 +35,7 @@ pub(super) struct Report {
     opened_to: &'static str,
     out: String,
     max_difference: Option<f64>,
+    compared_rows: usize,
     share_seconds: f64,
     startup_seconds: f64,
     seconds: f64,
@@ -56,7 +57,7 @@ pub(super) struct Findings<'a> {
     pub(super) model: &'a ModelFile,
     pub(super) samples: &'a Samples,
     pub(super) completed: &'a Completed,
-    pub(super) max_difference: Option<f64>,
+    pub(super) difference: Option<(f64, usize)>,
     pub(super) share_seconds: f64,
     pub(super) total_seconds: f64,
     pub(super) out: &'a str,
@@ -89,7 +90,8 @@ impl Report {
             opened: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             opened_to: "owner of the data",
             out: findings.out.into(),
-            max_difference: findings.max_difference,
+            max_difference: findings.difference.map(|(difference, _)| difference),
+            compared_rows: findings.difference.map_or(0, |(_, rows)| rows),
             share_seconds: findings.share_seconds,
             startup_seconds: completed.startup_seconds,
             seconds: first.train_seconds,
@@ -138,9 +140,68 @@ impl Report {
             row("results", &self.out),
         ];
         if let Some(difference) = self.max_difference {
-            lines.push(row("against float64", &format!("largest difference {difference:.2e}")));
+            let rows = self.compared_rows;
+            lines.push(row("against float64", &format!("largest difference {difference:.2e} on {rows} rows")));
         }
         lines.extend(self.remarks.iter().map(|remark| row("note", remark)));
         lines.join("\n") + "\n"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every key of the report stands in docs/formats.md, and every key there is one of the report.
+    #[test]
+    fn the_json_report_has_the_documented_keys() {
+        let report = Report {
+            schema: SCHEMA,
+            job_id: "test".into(),
+            version: "trefoil".into(),
+            parties: 3,
+            lanes: 2,
+            threads: 1,
+            device: "cpu (test)".into(),
+            model: "m.onnx".into(),
+            public_model: false,
+            parameters: 20,
+            data: "x.npy".into(),
+            rows: 40,
+            input: vec![3],
+            output: vec![2],
+            opened: vec!["predictions"],
+            opened_to: "owner of the data",
+            out: "y.npy".into(),
+            max_difference: Some(2e-5),
+            compared_rows: 40,
+            share_seconds: 0.001,
+            startup_seconds: 0.5,
+            seconds: 0.25,
+            rows_per_second: 160.0,
+            total_seconds: 1.0,
+            bytes_per_party: 2e6,
+            rounds: 12,
+            peer_rtt_seconds: 1e-4,
+            peak_rss_bytes: 5_000_000,
+            phases: BTreeMap::from([("compute".into(), 1.0)]),
+            run_folder: "runs/test".into(),
+            remarks: vec!["no GPU found".into()],
+        };
+        let value: serde_json::Value = serde_json::from_str(&report.json()).unwrap();
+        let documented = include_str!("../../../docs/formats.md");
+        let section = documented.split("## Inference report").nth(1).unwrap().split("\n## ").next().unwrap();
+        let mut keys: Vec<&str> =
+            section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        let mut found: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        found.sort_unstable();
+        assert_eq!(found, keys);
+        let text = report.text();
+        for part in
+            ["secret weights", "160.0 rows per second", "2.00 MB, 12 rounds", "2.00e-5 on 40 rows", "compute 100 %"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
     }
 }
