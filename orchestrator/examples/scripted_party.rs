@@ -47,6 +47,7 @@ fn orders() -> Receiver<ToParty> {
 
 fn follow(script: &str, setup: &Setup, orders: &Receiver<ToParty>) {
     eprintln!("script {script}");
+    eprintln!("is party {}", std::env::var("MPC_PARTY").unwrap_or_default());
     if script == "mute" {
         thread::sleep(Duration::from_secs(60));
     }

@@ -87,6 +87,9 @@ fn a_good_run_goes_through_all_states() {
     assert_eq!(run.states.first(), Some(&State::Reserving));
     assert!(run.states.contains(&State::Running) && run.states.last() == Some(&State::Succeeded), "{:?}", run.states);
     assert_eq!(run.logs.iter().filter(|line| line.ends_with("script behave")).count(), 3);
+    for party in PartyId::ALL {
+        assert!(run.logs.contains(&format!("{party} is party {}", party.index())), "{:?}", run.logs);
+    }
 }
 
 #[test]

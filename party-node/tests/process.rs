@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 
 use party_node::runtime::control::{read_message, write_message};
 use shared::ids::{JobId, PartyId};
-use shared::job::{JobSpec, Micro, Operation, ProtocolSpec, Work};
+use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Work};
 use shared::wire::{Failure, FailureKind, FromParty, Setup, ToParty};
 
 fn start() -> Child {
+    start_with(&[])
+}
+
+fn start_with(arguments: &[&str]) -> Child {
     Command::new(env!("CARGO_BIN_EXE_party-node"))
+        .args(arguments)
         .env("MPC_LOG_FORMAT", "json")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -73,4 +78,20 @@ fn bytes_that_are_no_message_end_the_party_with_a_connection_error() {
     let (failure, code, _) = end(child);
     assert_eq!((failure.kind, code), (FailureKind::Connection, 4));
     assert!(failure.reason.contains("same version"), "{failure:?}");
+}
+
+#[test]
+fn lanes_listen_where_the_command_line_says() {
+    let mut child = start_with(&["--listen", "127.0.0.2"]);
+    let mut setup = setup();
+    setup.job.version = PROTOCOL_VERSION.into();
+    write_message(child.stdin.as_mut().unwrap(), &ToParty::Setup(Box::new(setup))).unwrap();
+    let FromParty::Listening { entry, .. } = read_message(child.stdout.as_mut().unwrap()).unwrap() else {
+        panic!("anything but where it listens")
+    };
+    assert!(entry.lanes[0].starts_with("127.0.0.2:"), "{:?}", entry.lanes);
+    drop(child.stdin.take());
+    end(child);
+    let refused = start_with(&["--listen", "here"]).wait_with_output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
 }

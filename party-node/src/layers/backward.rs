@@ -4,7 +4,7 @@ use shared::model::{Layer, Source};
 
 use super::forward::{Cache, Trace};
 use super::{Network, Step, arrange, column_sums, fixed_product};
-use crate::ops::{max_pool_backward, relu_backward, softmax};
+use crate::ops::{clip_backward, leaky_relu_backward, max_pool_backward, relu_backward, softmax};
 use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled};
 
 impl Network<'_> {
@@ -15,11 +15,11 @@ impl Network<'_> {
         tile: &Tile<'_>,
         trace: Trace,
         gradient: TileShare,
-        rows: usize,
         step: &Step,
     ) -> Result<(), ProtocolError> {
+        let Trace { caches, rows } = trace;
         let mut gradients = Gradients::new(self.model.nodes.len(), gradient);
-        for (index, cache) in trace.0.into_iter().enumerate().rev() {
+        for (index, cache) in caches.into_iter().enumerate().rev() {
             let Some(gradient) = gradients.take(index).filter(|_| self.wiring.learns(index)) else { continue };
             let sources = &self.model.nodes[index].inputs;
             let back = if sources.len() > 1 {
@@ -70,7 +70,14 @@ impl Network<'_> {
                 fixed_product(tile, &gradient, &self.scales(tile, index, gradient.len())).await?
             }
             (_, Cache::Pool(kept)) => max_pool_backward(tile, &kept, &gradient).await?,
-            (_, Cache::Relu(kept)) => relu_backward(tile, &kept, &gradient).await?,
+            (Layer::LeakyRelu { slope }, Cache::Bits(kept)) => {
+                leaky_relu_backward(tile, &kept, &gradient, slope).await?
+            }
+            (Layer::Clip { .. }, Cache::Bits(kept)) => clip_backward(tile, &kept, &gradient).await?,
+            (_, Cache::Bits(kept)) => relu_backward(tile, &kept, &gradient).await?,
+            (_, Cache::Slope(slope)) => fixed_product(tile, &slope, &gradient).await?,
+            (_, Cache::Mask(mask)) => mask.back(tile, &gradient).await?,
+            (Layer::Dropout { .. }, _) => gradient,
             (_, Cache::Result(result, slope)) => slope.back(tile, &result, gradient, to.channels).await?,
             (Layer::AveragePool { .. } | Layer::AdaptiveAveragePool { .. }, _) => {
                 self.means(index).back(tile, &gradient).await?
@@ -85,7 +92,7 @@ impl Network<'_> {
                 let shares = softmax(tile, &x[0], to.channels).await?;
                 gradient.minus(&fixed_product(tile, &shares, &sums).await?)
             }
-            (other, _) => unimplemented!("{}", other.kind()),
+            (other, _) => unreachable!("{} keeps what its gradient needs", other.kind()),
         }))
     }
 

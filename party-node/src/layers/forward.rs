@@ -1,12 +1,18 @@
 //! The way of a tile forward through the graph.
 
+use std::ops::Range;
+
 use shared::model::{Layer, Model, Source, Wiring};
 
 use super::activation::Slope;
+use super::dropout::Mask;
 use super::norm::{Grouping, Normed};
 use super::pool::{Means, windows};
-use super::{Network, Step, arrange, fixed_product};
-use crate::ops::{PoolKept, log_softmax, max_pool, relu, sigmoid, softmax, tanh};
+use super::{Network, Step, arrange, dropout, fixed_product};
+use crate::ops::{
+    PoolKept, clip, gelu, gelu_and_slope, leaky_relu, log_softmax, max_pool, relu, sigmoid, silu, silu_and_slope,
+    softmax, softplus, softplus_and_slope, tanh,
+};
 use crate::protocol::{Kept, ProtocolError, Tile, TileShare};
 
 /// What a layer keeps of its forward pass for its backward pass.
@@ -15,8 +21,12 @@ pub(super) enum Cache {
     Empty,
     /// Its inputs.
     Inputs(Vec<TileShare>),
-    /// The signs of its input.
-    Relu(Kept),
+    /// Where its input lay: above zero, or between two bounds.
+    Bits(Kept),
+    /// Its slope.
+    Slope(TileShare),
+    /// Which values stayed.
+    Mask(Mask),
     /// Its result, from which the slope follows.
     Result(TileShare, Slope),
     /// Who won.
@@ -26,28 +36,33 @@ pub(super) enum Cache {
 }
 
 /// What [`Network::backward`] needs of [`Network::forward`].
-pub struct Trace(pub(super) Vec<Cache>);
+pub struct Trace {
+    pub(super) caches: Vec<Cache>,
+    /// Samples of the tile.
+    pub(super) rows: usize,
+}
 
 impl Network<'_> {
-    /// Scores of a tile of `rows` samples, and what [`Network::backward`] needs. With a step, layers do what they do in
-    /// training; without one, the network must have no batch-norm (see [`fold_batch_norms`](super::fold_batch_norms)).
+    /// Scores of a tile's samples, and what [`Network::backward`] needs. With a step, of whose samples these are `rows`,
+    /// layers do what they do in training; without one, the network must have no batch-norm (see
+    /// [`fold_batch_norms`](super::fold_batch_norms)).
     pub async fn forward(
         &self,
         tile: &Tile<'_>,
         x: TileShare,
-        rows: usize,
+        rows: Range<usize>,
         step: Option<&Step>,
     ) -> Result<(TileShare, Trace), ProtocolError> {
         let mut values = Values::new(self.model, &self.wiring, x);
         let mut caches = Vec::with_capacity(self.model.nodes.len());
         for (index, node) in self.model.nodes.iter().enumerate() {
             let inputs: Vec<TileShare> = node.inputs.iter().map(|source| values.take(*source)).collect();
-            let (output, cache) = self.layer(tile, index, inputs, rows, step).await?;
+            let (output, cache) = self.layer(tile, index, inputs, rows.clone(), step).await?;
             // Without a step there is no way back.
             caches.push(if step.is_some() { cache } else { Cache::Empty });
             values.put(index, output);
         }
-        Ok((values.scores(), Trace(caches)))
+        Ok((values.scores(), Trace { caches, rows: rows.len() }))
     }
 
     async fn layer(
@@ -55,15 +70,15 @@ impl Network<'_> {
         tile: &Tile<'_>,
         index: usize,
         mut inputs: Vec<TileShare>,
-        rows: usize,
+        samples: Range<usize>,
         step: Option<&Step>,
     ) -> Result<(TileShare, Cache), ProtocolError> {
         let (from, to) = (self.wiring.input(index), self.wiring.output(index));
-        let layer = self.model.nodes[index].layer;
+        let (layer, training) = (self.model.nodes[index].layer, step.is_some());
         if inputs.len() > 1 {
             return self.joined(tile, index, inputs).await;
         }
-        let x = inputs.pop().expect("every layer has an input");
+        let (x, rows) = (inputs.pop().expect("every layer has an input"), samples.len());
         Ok(match layer {
             Layer::Linear { .. } => (self.linear(tile, index, &x, rows).await?, Cache::Inputs(vec![x])),
             Layer::Conv(conv) => (self.conv(tile, index, (&conv, false), &x, rows).await?, Cache::Inputs(vec![x])),
@@ -85,7 +100,7 @@ impl Network<'_> {
             Layer::Flatten | Layer::Reshape { .. } => (arrange::reshape(x, from, to), Cache::Empty),
             Layer::Relu => {
                 let (output, kept) = relu(tile, &x).await?;
-                (output, Cache::Relu(kept))
+                (output, Cache::Bits(kept))
             }
             Layer::Sigmoid => {
                 let output = sigmoid(tile, &x).await?;
@@ -100,7 +115,33 @@ impl Network<'_> {
                 (output.clone(), Cache::Result(output, Slope::Softmax))
             }
             Layer::LogSoftmax => (log_softmax(tile, &x, from.channels).await?, Cache::Inputs(vec![x])),
-            other => unimplemented!("{}", other.kind()),
+            Layer::Clip { low, high } => {
+                let fixed = tile.party().fixed();
+                let [low, high] = [low, high].map(|end| fixed.constant(end).cast_signed());
+                let (output, kept) = clip(tile, &x, low, high).await?;
+                (output, Cache::Bits(kept))
+            }
+            Layer::LeakyRelu { slope } => {
+                let (output, kept) = leaky_relu(tile, &x, slope).await?;
+                (output, Cache::Bits(kept))
+            }
+            Layer::Gelu if training => with_slope(gelu_and_slope(tile, &x).await?),
+            Layer::Gelu => (gelu(tile, &x).await?, Cache::Empty),
+            Layer::Silu if training => with_slope(silu_and_slope(tile, &x).await?),
+            Layer::Silu => (silu(tile, &x).await?, Cache::Empty),
+            Layer::Softplus if training => with_slope(softplus_and_slope(tile, &x).await?),
+            Layer::Softplus => (softplus(tile, &x).await?, Cache::Empty),
+            Layer::Dropout { probability, secret } => match step.filter(|_| probability > 0.0) {
+                None => (x, Cache::Empty),
+                Some(_) if secret => with_mask(dropout::secret(tile, &x, probability).await?),
+                Some(step) => {
+                    let kept = step.dropout_mask(index, probability, samples, from.len());
+                    let factor = 1.0 / (1.0 - probability);
+                    let factors = kept.into_iter().map(|kept| if kept { factor } else { 0.0 }).collect();
+                    with_mask(dropout::public(tile, &x, factors).await?)
+                }
+            },
+            Layer::Concat | Layer::Add | Layer::Subtract | Layer::Multiply => unreachable!("layers of several inputs"),
         })
     }
 
@@ -163,6 +204,14 @@ impl Network<'_> {
         let scales = self.view(tile, &self.wiring.place(index).weights).to_owned();
         scales.map(|scales| scales.repeat(len / scales.len()))
     }
+}
+
+fn with_slope((output, slope): (TileShare, TileShare)) -> (TileShare, Cache) {
+    (output, Cache::Slope(slope))
+}
+
+fn with_mask((output, mask): (TileShare, Mask)) -> (TileShare, Cache) {
+    (output, Cache::Mask(mask))
 }
 
 /// Results of the forward pass, each kept until the last layer that takes it has done so.

@@ -4,6 +4,7 @@ mod activation;
 mod arrange;
 mod backward;
 mod conv;
+mod dropout;
 mod fold;
 mod forward;
 mod linear;
@@ -53,10 +54,14 @@ async fn fixed_product(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<
     trunc(tile, mul_doubled(tile, x, y), tile.party().fixed().bits() + 1).await
 }
 
-/// Truncated products with public factors between 0 and 1, element by element.
+/// Truncated products with public factors from 0 to 256, element by element.
 async fn scaled(tile: &Tile<'_>, x: &TileShare, factors: &[f64]) -> Result<TileShare, ProtocolError> {
     const FACTOR_BITS: u32 = 20;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "factors lie between 0 and 1")]
+    if factors.iter().all(|factor| *factor == 0.0 || *factor == 2.0) {
+        let factors: Vec<u64> = factors.iter().map(|factor| if *factor == 0.0 { 0 } else { 2 }).collect();
+        return Ok(x.map(|x| x.iter().zip(&factors).map(|(x, factor)| x.wrapping_mul(*factor)).collect()));
+    }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "factors lie between 0 and 256")]
     let factors: Vec<u64> = factors.iter().map(|x| (x * f64::from(1_u32 << FACTOR_BITS)).round() as u64).collect();
     let products = DoubledPartial::from_share(tile, x, 1).times_each(&factors);
     trunc_exact(tile, products, FACTOR_BITS + 1).await

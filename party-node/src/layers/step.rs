@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use shared::model::{Layer, Model};
+use shared::model::{Layer, Model, TrainSpec};
 use shared::share::Share;
 
 use super::norm::GUARD_BITS;
@@ -20,6 +20,10 @@ pub struct Step {
     pub(super) gathering: Gathering,
     /// Samples of all tiles together.
     pub(super) rows: usize,
+    /// The first of them in the batch.
+    first: usize,
+    spec: TrainSpec,
+    number: u64,
     statistics: RefCell<Vec<Statistics>>,
 }
 
@@ -35,12 +39,15 @@ struct Statistics {
 }
 
 impl Step {
-    /// For a model on `rows` samples in so many tiles.
-    pub fn new(parameters: usize, rows: usize, tiles: usize) -> Self {
+    /// Step `number` of a training: samples `rows` of the batch, in so many tiles.
+    pub fn new(spec: &TrainSpec, number: u64, parameters: usize, rows: Range<usize>, tiles: usize) -> Self {
         Self {
             gradient: RefCell::new(vec![0; parameters]),
             gathering: Gathering::new(tiles),
-            rows,
+            rows: rows.len(),
+            first: rows.start,
+            spec: spec.clone(),
+            number,
             statistics: RefCell::default(),
         }
     }
@@ -48,6 +55,19 @@ impl Step {
     /// The gradient, once all tiles have ended.
     pub fn into_gradient(self) -> Vec<u64> {
         self.gradient.into_inner()
+    }
+
+    /// Which of the values that a dropout layer has for these samples (of all tiles together) stay. `per_sample` values
+    /// belong to one sample.
+    pub(super) fn dropout_mask(
+        &self,
+        node: usize,
+        probability: f64,
+        samples: Range<usize>,
+        per_sample: usize,
+    ) -> Vec<bool> {
+        let elements = (self.first + samples.start) * per_sample..(self.first + samples.end) * per_sample;
+        self.spec.dropout_mask(self.number, node, probability, elements)
     }
 
     pub(super) fn add_gradient(&self, place: &Range<usize>, part: &DoubledPartial) {

@@ -15,6 +15,7 @@ mod input;
 mod mul;
 mod open;
 mod prss;
+mod random;
 mod tile;
 mod trunc;
 mod value;
@@ -41,6 +42,7 @@ pub use mul::{
 };
 pub use open::{open, open_to_owner};
 pub use prss::{PairKeys, Purpose};
+pub use random::{biased, biased_bits, random_bits};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};
 pub use trunc::{trunc, trunc_exact, trunc_floor};
 pub use value::{Bits, DoubledPartial, TileShare, View};

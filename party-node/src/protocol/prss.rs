@@ -75,6 +75,8 @@ pub enum Purpose {
     Table,
     /// A component of a value that the helper shares.
     Input,
+    /// Random bits of the evaluators.
+    RandomBit,
     /// Masks of an addend that leaves the parties.
     Zero,
 }

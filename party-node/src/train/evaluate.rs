@@ -72,7 +72,7 @@ fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usi
         let count = block.min(rows - start);
         scores.extend(party.run_in(&split_in_three(count), |tile, rows| async move {
             let x = tile.enter(x, (start + rows.start) * inputs..(start + rows.end) * inputs);
-            let (scores, _) = network.forward(&tile, x, rows.len(), None).await?;
+            let (scores, _) = network.forward(&tile, x, rows, None).await?;
             Ok(tile.leave(scores))
         })?);
     }

@@ -67,7 +67,7 @@ fn predict(
     let first = rows.start;
     party.run_in(&split_in_three(rows.len()), |tile, rows| async move {
         let x = tile.enter(x, (first + rows.start) * inputs..(first + rows.end) * inputs);
-        let (scores, _) = network.forward(&tile, x, rows.len(), None).await?;
+        let (scores, _) = network.forward(&tile, x, rows, None).await?;
         Ok(open_to_owner(&tile, &scores))
     })
 }

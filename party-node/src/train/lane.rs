@@ -1,5 +1,6 @@
 //! One lane from its first batch to the opened metrics.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -126,8 +127,9 @@ impl LaneRun {
         team: Team,
     ) -> Result<Weights, LaneError> {
         let (rank, size) = self.place(team);
-        let slice = &batch[shard_range(batch.len(), rank, size)];
-        let computed = gradient(&self.party, training, data, weights, slice);
+        let slice = shard_range(batch.len(), rank, size);
+        let number = self.step.map_or(0, |step| step as u64);
+        let computed = gradient(&self.party, training, data, weights, (number, batch, slice));
         let (gradient, averages) = computed.map_err(|source| self.peer(source))?;
         let parameters = &weights.parameters;
         if size == 1 {
@@ -261,22 +263,23 @@ fn gradient(
     training: &Training,
     data: &TrainingData,
     weights: &Weights,
-    slice: &[usize],
+    (number, batch, slice): (u64, &[usize], Range<usize>),
 ) -> Result<(Vec<u64>, Share), ProtocolError> {
     let (model, parameters) = (&training.model, &weights.parameters);
     let (inputs, outputs) = (model.inputs(), model.outputs());
+    let rows = &batch[slice.clone()];
     let (x, y) = party
         .meter()
-        .within(Phase::Data, || (gather(&data.train_x, slice, inputs), gather(&data.train_y, slice, outputs)));
+        .within(Phase::Data, || (gather(&data.train_x, rows, inputs), gather(&data.train_y, rows, outputs)));
     let (tiles, network) = (split_in_three(slice.len()), &Network::new(model, parameters));
-    let step = Step::new(parameters.len(), slice.len(), tiles.len());
+    let step = Step::new(&training.train, number, parameters.len(), slice.clone(), tiles.len());
     let (x, y, collected) = (&x, &y, &step);
     party.run_in(&tiles, |tile, rows| async move {
         let features = tile.enter(x, rows.start * inputs..rows.end * inputs);
         let targets = tile.enter(y, rows.start * outputs..rows.end * outputs);
-        let (scores, trace) = network.forward(&tile, features, rows.len(), Some(collected)).await?;
+        let (scores, trace) = network.forward(&tile, features, rows, Some(collected)).await?;
         let gradient = loss_gradient(&tile, model.loss, scores, &targets, outputs).await?;
-        network.backward(&tile, trace, gradient, rows.len(), collected).await
+        network.backward(&tile, trace, gradient, collected).await
     })?;
     let averages = step.running_averages(party, model, weights.averages.clone())?;
     Ok((step.into_gradient(), averages))

@@ -1,5 +1,6 @@
 //! Models and how they are trained: architecture and hyper-parameters, data only. All of it is public.
 
+mod dropout;
 mod graph;
 mod initial;
 mod layer;
