@@ -17,7 +17,7 @@ static FILE: LazyLock<PathBuf> =
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&*FILE, bytes).expect("the temporary folder can be written");
-    let args = args::RunArgs { config: Some(FILE.clone()), ..args::RunArgs::default() };
+    let args = args::JobArgs { config: Some(FILE.clone()), ..args::JobArgs::default() };
     let settings = settings::load(&args, std::iter::empty());
     let _ = std::fs::remove_file(&*FILE);
     if let Ok(settings) = settings {

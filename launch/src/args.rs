@@ -11,6 +11,10 @@ Examples:
   mpc-launch --config job.toml --set train.lr=0.1   a job file, one value changed
   mpc-launch --config job.toml --print-config       every value and where it comes from
   mpc-launch plan --config job.toml                 bytes, rounds, memory, time, openings; runs nothing
+  mpc-launch infer --model m.onnx --data x.npy --out y.npy
+                                                    a trained model on rows that no party sees
+  mpc-launch train --model m.onnx --loss cross-entropy --data patients.csv --label diagnosis
+                                                    go on training a model from a file
   mpc-launch bench w2 --output json                 a reference workload, JSON lines
 
 Values come from flags, over MPC_* environment variables (MPC_TRAIN_LR=0.1 is train.lr), over the
@@ -21,6 +25,16 @@ Exit codes:
   1  the job failed                  5  refused by the reveal policy
   2  bad usage, job file or data     130  interrupted
   3  a deadline passed";
+
+const INFER_EXAMPLES: &str = "\
+Examples:
+  mpc-launch infer --model m.onnx --data x.npy --out y.npy   weights and rows secret
+  mpc-launch infer --model m.onnx --data x.csv --out y.csv --public-model
+  mpc-launch infer --model m.onnx --data x.npz --out y.npy --gpus 4 --output json
+
+Rows are [N, features] or [N, channels, height, width], as the model takes them; nothing is standardised.
+Each party hands out a masked part of the results, and only this program, acting for their owner, joins
+them: no party learns a prediction.";
 
 /// Trains neural networks on data that no machine ever sees in the clear: three parties, secret shares.
 #[derive(Parser, Debug)]
@@ -39,7 +53,11 @@ pub(crate) struct Cli {
 #[derive(Subcommand, Debug)]
 pub(crate) enum Verb {
     /// Train: start three parties on this machine, follow them, report (the default verb)
+    #[command(visible_alias = "train")]
     Run(Box<RunArgs>),
+    /// Run a trained model on rows that no party sees; the results come back to you alone
+    #[command(after_help = INFER_EXAMPLES)]
+    Infer(Box<InferArgs>),
     /// Show what a job will cost and reveal, without running it
     Plan(Box<PlanArgs>),
     /// Measure a reference workload with the same processes and the same wire
@@ -81,9 +99,9 @@ pub(crate) enum Output {
     Json,
 }
 
-/// Flags of `run` and `plan`.
+/// Flags of every verb that starts from a job file.
 #[derive(Args, Debug, Default)]
-pub(crate) struct RunArgs {
+pub(crate) struct JobArgs {
     /// Lanes per party, each with a GPU (or a CPU slice) of its own [default: 1]
     #[arg(long, visible_alias = "lanes", value_name = "N")]
     pub(crate) gpus: Option<u16>,
@@ -102,6 +120,44 @@ pub(crate) struct RunArgs {
     /// Print every value with its origin, and stop
     #[arg(long)]
     pub(crate) print_config: bool,
+    /// Compute threads per lane; 0 shares the cores evenly [default: 0]
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Name of the run and its folder [default: made from the time]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Do not serve /metrics
+    #[arg(long)]
+    pub(crate) no_metrics: bool,
+    /// Form of the result
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) output: Output,
+    /// Show the parties' whole logs, not warnings alone
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Executable to start for each party, with the argument `party`
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) party_program: Option<PathBuf>,
+}
+
+/// Flags of `run` and `plan`.
+#[derive(Args, Debug, Default)]
+pub(crate) struct RunArgs {
+    /// What every job has.
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// Model to go on from: an ONNX file
+    #[arg(long, value_name = "ONNX")]
+    pub(crate) model: Option<String>,
+    /// What training minimises [default: by the task]
+    #[arg(long, value_name = "LOSS", value_parser = ["cross-entropy", "binary-cross-entropy", "mse", "l1"])]
+    pub(crate) loss: Option<String>,
+    /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
+    #[arg(long)]
+    pub(crate) shadow: bool,
+    /// Where the trained model goes, if reveal.open names "weights": .onnx or .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export: Option<String>,
     /// Records: a CSV file
     #[arg(long, value_name = "CSV")]
     pub(crate) data: Option<String>,
@@ -117,27 +173,26 @@ pub(crate) struct RunArgs {
     /// Seed of split, initial weights and batch order [default: 1]
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Compute threads per lane; 0 shares the cores evenly [default: 0]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<usize>,
-    /// Name of the run and its folder [default: made from the time]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Do not serve /metrics
+}
+
+/// Flags of `infer`.
+#[derive(Args, Debug, Default)]
+pub(crate) struct InferArgs {
+    /// What every job has.
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+    /// The model: an ONNX file
+    #[arg(long, value_name = "ONNX")]
+    pub(crate) model: Option<String>,
+    /// Rows to run it on: .npy, .npz, or CSV without a target column
+    #[arg(long, value_name = "FILE")]
+    pub(crate) data: Option<String>,
+    /// Where its results go: .npy or .csv
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<String>,
+    /// Let all parties know the model's weights
     #[arg(long)]
-    pub(crate) no_metrics: bool,
-    /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
-    #[arg(long)]
-    pub(crate) shadow: bool,
-    /// Form of the result
-    #[arg(long, value_enum, default_value_t)]
-    pub(crate) output: Output,
-    /// Show the parties' whole logs, not warnings alone
-    #[arg(long, short)]
-    pub(crate) verbose: bool,
-    /// Executable to start for each party, with the argument `party`
-    #[arg(long, value_name = "FILE", hide = true)]
-    pub(crate) party_program: Option<PathBuf>,
+    pub(crate) public_model: bool,
 }
 
 /// Flags of `plan`.
@@ -157,7 +212,7 @@ pub(crate) struct PlanArgs {
     pub(crate) bandwidth_mbit: f64,
     /// Share of packets that get lost on the way, for the prediction
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
-    pub(crate) loss: f64,
+    pub(crate) packet_loss: f64,
 }
 
 /// Flags of `bench`.
@@ -212,27 +267,84 @@ pub(crate) enum Workload {
     Resnet18,
 }
 
-impl RunArgs {
-    /// The flags that stand for keys of the job file: (flag, key, value as TOML).
-    pub(crate) fn overrides(&self) -> Vec<(&'static str, &'static str, toml::Value)> {
-        let integer = |value: u64| i64::try_from(value).unwrap_or(i64::MAX).into();
-        let text = |value: &String| toml::Value::from(value.clone());
-        let mut set = Vec::new();
-        let mut add = |flag, key, value: Option<toml::Value>| set.extend(value.map(|value| (flag, key, value)));
-        add("--gpus", "job.lanes", self.gpus.map(|n| integer(n.into())));
-        add("--parties", "job.parties", self.parties.map(|n| integer(n.into())));
-        add("--threads", "job.threads", self.threads.map(|n| integer(n as u64)));
-        add("--name", "job.name", self.name.as_ref().map(text));
-        add("--no-metrics", "job.metrics", self.no_metrics.then(|| false.into()));
-        add("--data", "data.file", self.data.as_ref().map(text));
-        add("--label", "data.label", self.label.as_ref().map(text));
-        add("--task", "data.task", self.task.as_ref().map(text));
-        add("--test-fraction", "data.test_fraction", self.test_fraction.map(Into::into));
-        add("--seed", "data.seed", self.seed.map(integer));
-        add("--seed", "train.seed", self.seed.map(integer));
-        set
+/// A flag that stands for a key of the job file: flag, key, value as TOML.
+pub(crate) type Override = (&'static str, &'static str, toml::Value);
+
+/// Flags that change a job.
+pub(crate) trait Overrides {
+    /// Those of every job.
+    fn job(&self) -> &JobArgs;
+    /// All flags that stand for keys of the job file.
+    fn overrides(&self) -> Vec<Override>;
+}
+
+impl Overrides for JobArgs {
+    fn job(&self) -> &JobArgs {
+        self
     }
 
+    fn overrides(&self) -> Vec<Override> {
+        let flags = [
+            ("--gpus", "job.lanes", self.gpus.map(|n| integer(n.into()))),
+            ("--parties", "job.parties", self.parties.map(|n| integer(n.into()))),
+            ("--threads", "job.threads", self.threads.map(|n| integer(n as u64))),
+            ("--name", "job.name", text(self.name.as_ref())),
+            ("--no-metrics", "job.metrics", self.no_metrics.then(|| false.into())),
+        ];
+        given(flags)
+    }
+}
+
+impl Overrides for RunArgs {
+    fn job(&self) -> &JobArgs {
+        &self.job
+    }
+
+    fn overrides(&self) -> Vec<Override> {
+        let flags = [
+            ("--model", "model.file", text(self.model.as_ref())),
+            ("--loss", "model.loss", text(self.loss.as_ref())),
+            ("--export", "model.export", text(self.export.as_ref())),
+            ("--data", "data.file", text(self.data.as_ref())),
+            ("--label", "data.label", text(self.label.as_ref())),
+            ("--task", "data.task", text(self.task.as_ref())),
+            ("--test-fraction", "data.test_fraction", self.test_fraction.map(Into::into)),
+            ("--seed", "data.seed", self.seed.map(integer)),
+            ("--seed", "train.seed", self.seed.map(integer)),
+        ];
+        [self.job.overrides(), given(flags)].concat()
+    }
+}
+
+impl Overrides for InferArgs {
+    fn job(&self) -> &JobArgs {
+        &self.job
+    }
+
+    fn overrides(&self) -> Vec<Override> {
+        let flags = [
+            ("--model", "model.file", text(self.model.as_ref())),
+            ("--data", "data.file", text(self.data.as_ref())),
+            ("--out", "infer.out", text(self.out.as_ref())),
+            ("--public-model", "infer.public_model", self.public_model.then(|| true.into())),
+        ];
+        [self.job.overrides(), given(flags)].concat()
+    }
+}
+
+fn integer(value: u64) -> toml::Value {
+    i64::try_from(value).unwrap_or(i64::MAX).into()
+}
+
+fn text(value: Option<&String>) -> Option<toml::Value> {
+    value.map(|value| value.clone().into())
+}
+
+fn given<const N: usize>(flags: [(&'static str, &'static str, Option<toml::Value>); N]) -> Vec<Override> {
+    flags.into_iter().filter_map(|(flag, key, value)| Some((flag, key, value?))).collect()
+}
+
+impl JobArgs {
     /// The job file, however it was named.
     pub(crate) fn job_file(&self) -> Option<&PathBuf> {
         self.config.as_ref().or(self.job_file.as_ref())
@@ -254,7 +366,7 @@ mod tests {
     fn run_is_the_default_verb() {
         let cli = Cli::parse_from(["mpc-launch", "--gpus", "4", "--parties", "3", "job.toml"]);
         assert!(cli.verb.is_none());
-        assert_eq!((cli.run.gpus, cli.run.parties), (Some(4), Some(3)));
-        assert_eq!(cli.run.job_file(), Some(&PathBuf::from("job.toml")));
+        assert_eq!((cli.run.job.gpus, cli.run.job.parties), (Some(4), Some(3)));
+        assert_eq!(cli.run.job.job_file(), Some(&PathBuf::from("job.toml")));
     }
 }

@@ -9,7 +9,7 @@ use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, Reveal, Work};
 use shared::model::{ModelName, Shape};
 use shared::wire::PartyReport;
 
-use crate::args::{BenchArgs, Output, RunArgs, Workload};
+use crate::args::{BenchArgs, JobArgs, Output, Workload};
 use crate::data::{self, Dataset, Rows, Task};
 use crate::exit::LaunchError;
 use crate::folder::{RunFolder, fresh_name};
@@ -90,12 +90,12 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(args: &'a BenchArgs) -> Result<Self, LaunchError> {
-        let flags = RunArgs {
+        let flags = JobArgs {
             gpus: Some(args.lanes),
             parties: Some(args.parties),
             threads: Some(args.threads),
             set: args.set.clone(),
-            ..RunArgs::default()
+            ..JobArgs::default()
         };
         if args.runs == Some(0) {
             return Err(LaunchError::Usage("--runs 0: at least one run is needed".into()));
@@ -111,10 +111,10 @@ impl<'a> Bench<'a> {
         let (mut runs, mut accuracies, mut plaintext) = (Vec::new(), Vec::new(), Vec::new());
         for seed in 1..=self.args.runs.unwrap_or(5) as u64 {
             (job.train.seed, job.data.seed) = (seed, seed);
-            let data = job::load(&job)?;
+            let data = job::records(&job, None)?;
             let completed = self.train(&job, &data, None)?;
             accuracies.extend(opened(&completed.reports[0], Reveal::TestAccuracy));
-            plaintext.extend(plain::run(&job::model(&job, &data)?, &job.train, &data).accuracy);
+            plaintext.extend(plain::run(&job::model(&job, &data, None)?, &job.train, &data).accuracy);
             runs.push(completed);
         }
         let seconds: Vec<f64> = runs.iter().map(|run| run.reports[0].train_seconds).collect();
@@ -178,8 +178,8 @@ impl<'a> Bench<'a> {
     }
 
     fn train(&self, job: &JobFile, data: &Dataset, max_steps: Option<usize>) -> Result<Completed, LaunchError> {
-        let encoded = data::encode(data, job.protocol.fraction_bits)?;
-        let mut spec = job::spec(job, data, encoded.digest)?;
+        let encoded = data::encode(data, None, job.protocol.fraction_bits)?;
+        let mut spec = job::spec(job, data, None, encoded.digests)?;
         if let Work::Train(training) = &mut spec.work {
             (training.max_steps, training.calibration_steps) = (max_steps, 0);
         }

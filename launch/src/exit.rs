@@ -7,6 +7,7 @@ use shared::model::ModelError;
 use shared::wire::FailureKind;
 
 use crate::data::DataError;
+use crate::model_file::ModelFileError;
 use crate::settings::SettingsError;
 
 /// What the shell is told. Documented in `--help` and docs/formats.md.
@@ -44,16 +45,65 @@ pub(crate) enum LaunchError {
     /// The records.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// More lanes than training rows.
-    #[error("{lanes} lanes for {rows} training rows: every lane needs at least one; use --gpus {rows} or fewer")]
+    /// A model file.
+    #[error(transparent)]
+    ModelFile(#[from] ModelFileError),
+    /// A model file and data that do not go together.
+    #[error("{file}: {reason}")]
+    Unfit {
+        /// The model file.
+        file: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A loss that is not for this kind of target.
+    #[error("model.loss = {loss:?} is not for a {task} task; see --task")]
+    LossForTask {
+        /// The loss.
+        loss: &'static str,
+        /// The task.
+        task: &'static str,
+    },
+    /// A value that the verb cannot do without.
+    #[error("{verb} needs {what}: give {flag} or set {key}")]
+    Missing {
+        /// What was asked for.
+        verb: &'static str,
+        /// What is not there.
+        what: &'static str,
+        /// How to give it.
+        flag: &'static str,
+        /// Likewise, in a job file.
+        key: &'static str,
+    },
+    /// A file for results.
+    #[error("cannot write {path}: {reason}")]
+    Unwritable {
+        /// Which.
+        path: String,
+        /// What the system said, or what is wrong with it.
+        reason: String,
+    },
+    /// A result that the reveal policy keeps from everybody.
+    #[error("reveal.open does not name {what}, so no party gives its part of them away and {who} has nothing to write")]
+    NotRevealed {
+        /// Which result.
+        what: &'static str,
+        /// Who asks for it.
+        who: &'static str,
+    },
+    /// More lanes than rows.
+    #[error("{lanes} lanes for {rows} {what}: every lane needs at least one; use --gpus {rows} or fewer")]
     MoreLanesThanSamples {
+        /// Kind of rows.
+        what: &'static str,
         /// Lanes asked for.
         lanes: u16,
         /// Training rows.
         rows: usize,
     },
     /// The reveal policy asks for what the task does not have.
-    #[error("reveal.open names {name}, which a {task} task does not have")]
+    #[error("reveal.open names {name}, which this task ({task}) does not have")]
     NoSuchMetric {
         /// Opening.
         name: &'static str,
@@ -94,6 +144,9 @@ pub(crate) enum LaunchError {
         /// Folder with the parties' logs.
         logs: String,
     },
+    /// The parties' parts of a result do not belong together.
+    #[error("the parties handed out parts of different results: check that all run the same program")]
+    PartsDiffer,
     /// Ctrl-C.
     #[error("interrupted; all parties were stopped")]
     Interrupted,
@@ -105,19 +158,25 @@ impl LaunchError {
         match self {
             Self::Settings(_)
             | Self::Data(_)
+            | Self::ModelFile(_)
+            | Self::Unfit { .. }
+            | Self::LossForTask { .. }
+            | Self::Missing { .. }
+            | Self::Unwritable { .. }
             | Self::MoreLanesThanSamples { .. }
             | Self::NoSuchMetric { .. }
             | Self::NotImages { .. }
             | Self::NoClasses { .. }
             | Self::Model(_)
             | Self::Usage(_) => Code::Usage,
-            Self::Folder { .. } => Code::Job,
+            Self::Folder { .. } | Self::PartsDiffer => Code::Job,
             Self::Job { failure, .. } => match failure.failure.kind {
                 FailureKind::Job => Code::Job,
                 FailureKind::Timeout => Code::Timeout,
                 FailureKind::Connection => Code::Connection,
                 FailureKind::Policy => Code::Policy,
             },
+            Self::NotRevealed { .. } => Code::Policy,
             Self::Interrupted => Code::Interrupted,
         }
     }

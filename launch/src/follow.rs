@@ -22,6 +22,7 @@ pub(crate) struct Follower {
     terminal: bool,
     verbose: bool,
     quiet: bool,
+    unit: &'static str,
     bar: Option<ProgressBar>,
     begin: Instant,
     first_step: Option<(Instant, usize)>,
@@ -41,6 +42,7 @@ impl Follower {
             terminal: io::stderr().is_terminal(),
             verbose,
             quiet,
+            unit: "step",
             bar: None,
             begin,
             first_step: None,
@@ -48,6 +50,12 @@ impl Follower {
             shown: 0,
             startup: None,
         })
+    }
+
+    /// Counts rows instead of steps.
+    #[must_use]
+    pub(crate) fn in_rows(self) -> Self {
+        Self { unit: "row", ..self }
     }
 
     /// Takes note of what happened.
@@ -59,7 +67,7 @@ impl Follower {
                     bar.finish_and_clear();
                 }
             }
-            Notice::State(_) | Notice::Started(..) => {}
+            Notice::State(_) | Notice::Started(..) | Notice::Result(..) => {}
             Notice::Metrics(party, address) if !self.quiet => {
                 self.say(&format!("metrics of p{}/3: http://{address}/metrics", party.index()));
             }
@@ -82,14 +90,15 @@ impl Follower {
         self.shown = step;
         let &mut (since, first) = self.first_step.get_or_insert((Instant::now(), step));
         if self.terminal {
-            let bar = self.bar.get_or_insert_with(|| progress_bar(steps));
+            let bar = self.bar.get_or_insert_with(|| progress_bar(steps, self.unit));
             bar.set_position(step as u64);
         } else if self.last_line.elapsed() >= LINE_EVERY || step == steps {
             self.last_line = Instant::now();
             let rate = rate(step - first, since.elapsed());
             #[allow(clippy::cast_precision_loss, reason = "step counts are far below 2^52")]
             let eta = (steps - step) as f64 / rate.max(1e-9);
-            self.say(&format!("step {step}/{steps}, {rate:.1} steps/s, ETA {eta:.0} s"));
+            let unit = self.unit;
+            self.say(&format!("{unit} {step}/{steps}, {rate:.1} {unit}s/s, ETA {eta:.0} s"));
         }
     }
 
@@ -115,9 +124,9 @@ impl Follower {
     }
 }
 
-fn progress_bar(steps: usize) -> ProgressBar {
+fn progress_bar(steps: usize, unit: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(steps as u64), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("{bar:30} step {pos}/{len}, {per_sec}, ETA {eta}");
+    let style = ProgressStyle::with_template(&format!("{{bar:30}} {unit} {{pos}}/{{len}}, {{per_sec}}, ETA {{eta}}"));
     bar.with_style(style.expect("the template is well formed, which a test checks"))
 }
 
@@ -175,6 +184,6 @@ mod tests {
 
     #[test]
     fn the_bar_has_a_valid_template() {
-        progress_bar(10).set_position(3);
+        progress_bar(10, "row").set_position(3);
     }
 }

@@ -4,14 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use orchestrator::{Deadlines, LocalJob, Outcome};
+use orchestrator::{Deadlines, LocalJob, Notice, Outcome};
 use shared::ids::{JobId, PartyId};
-use shared::job::JobSpec;
+use shared::job::{JobSpec, Reveal};
+use shared::share::Addend;
 use shared::wire::{PartyReport, Setup, ToParty};
 
+use crate::args::JobArgs;
 use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
+use crate::settings::Settings;
 
 /// Ctrl-C and SIGTERM, for the whole program.
 #[derive(Clone)]
@@ -41,12 +44,27 @@ pub(crate) struct Start {
     pub(crate) progress_timeout_seconds: u32,
 }
 
+impl Start {
+    /// As a job file and the flags of its verb say.
+    pub(crate) fn new(args: &JobArgs, settings: &Settings) -> Self {
+        let job = &settings.job.job;
+        Self {
+            program: args.party_program.clone(),
+            metrics: job.metrics,
+            startup_timeout_seconds: job.startup_timeout_seconds,
+            progress_timeout_seconds: job.progress_timeout_seconds,
+        }
+    }
+}
+
 /// What a completed job brought.
 pub(crate) struct Completed {
     /// Reports of P0, P1, P2.
     pub(crate) reports: [PartyReport; 3],
     /// From start to all lanes connected.
     pub(crate) startup_seconds: f64,
+    /// What the parties handed out for this program to join.
+    pub(crate) result: Option<(Reveal, Vec<u64>)>,
 }
 
 /// Runs a job to its end. All parties have ended when this returns.
@@ -75,13 +93,43 @@ pub(crate) fn run(
         progress_ms: 1000 * u64::from(start.progress_timeout_seconds),
     };
     let job = LocalJob { program, arguments: vec!["party".into()], setups, data, deadlines };
-    let ending = orchestrator::run(job, &interrupt.0, &mut |notice| follower.notice(&notice));
+    let mut parts = [const { None }; 3];
+    let ending = orchestrator::run(job, &interrupt.0, &mut |notice| match notice {
+        Notice::Result(party, what, addend) => parts[party.index()] = Some((what, addend)),
+        notice => follower.notice(&notice),
+    });
     let startup_seconds = follower.startup().map_or(0.0, |time| time.as_secs_f64());
     match ending.outcome {
-        Outcome::Succeeded(reports) => Ok(Completed { reports: *reports, startup_seconds }),
+        Outcome::Succeeded(reports) => Ok(Completed { reports: *reports, startup_seconds, result: join(parts)? }),
         Outcome::Cancelled => Err(LaunchError::Interrupted),
         Outcome::Failed(failure) => {
             Err(LaunchError::Job { failure: Box::new(failure), logs: folder.path().display().to_string() })
         }
+    }
+}
+
+/// What the parties' parts of a result add up to; none if they handed out nothing.
+fn join(parts: [Option<(Reveal, Addend)>; 3]) -> Result<Option<(Reveal, Vec<u64>)>, LaunchError> {
+    let [Some((what, first)), Some((second_what, second)), Some((third_what, third))] = parts else {
+        return if parts.iter().all(Option::is_none) { Ok(None) } else { Err(LaunchError::PartsDiffer) };
+    };
+    let words = Addend::join(&[first, second, third]).filter(|_| what == second_what && what == third_what);
+    words.map(|words| Some((what, words))).ok_or(LaunchError::PartsDiffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_parts_of_one_result_are_joined() {
+        let part = |what, words: &[u64]| Some((what, Addend::new(words.to_vec())));
+        let [a, b] = [Reveal::Predictions, Reveal::Weights];
+        assert_eq!(join([part(a, &[1]), part(a, &[2]), part(a, &[u64::MAX])]).unwrap(), Some((a, vec![2])));
+        assert_eq!(join([None, None, None]).unwrap(), None);
+        for broken in [[part(a, &[1]), part(a, &[2]), None], [part(a, &[1]), part(b, &[2]), part(a, &[3])]] {
+            assert!(join(broken).is_err());
+        }
+        assert!(join([part(a, &[1]), part(a, &[2, 3]), part(a, &[4])]).is_err());
     }
 }

@@ -8,9 +8,12 @@ mod device;
 mod exit;
 mod folder;
 mod follow;
+mod infer;
 mod job;
 mod local;
 mod metrics;
+mod model_file;
+mod out;
 mod party;
 mod plain;
 mod plan;
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
     let result = match &cli.verb {
         None => train::run(&cli.run),
         Some(Verb::Run(args)) => train::run(args),
+        Some(Verb::Infer(args)) => infer::run(args),
         Some(Verb::Plan(args)) => plan::run(args),
         Some(Verb::Bench(args)) => bench::run(args),
         Some(Verb::Party { listen }) => return party::run(*listen),

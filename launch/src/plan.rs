@@ -8,9 +8,10 @@ use shared::model::TrainSpec;
 
 use crate::args::{Output, PlanArgs};
 use crate::cost::{self, Cost, Part};
-use crate::data::Dataset;
+use crate::data::{Dataset, Digests};
 use crate::device;
 use crate::exit::LaunchError;
+use crate::model_file::ModelFile;
 use crate::plain::Shadow;
 use crate::report::{bytes, seconds};
 use crate::time::{Network, Prediction};
@@ -45,26 +46,29 @@ struct Plan {
 
 /// Plans a job and prints the plan.
 pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
-    if !(args.rtt_ms >= 0.0 && args.bandwidth_mbit > 0.0 && (0.0..1.0).contains(&args.loss)) {
-        let ranges = "--rtt-ms must not be negative, --bandwidth-mbit must be above 0, --loss from 0 to below 1";
+    if !(args.rtt_ms >= 0.0 && args.bandwidth_mbit > 0.0 && (0.0..1.0).contains(&args.packet_loss)) {
+        let ranges = "--rtt-ms must not be negative, --bandwidth-mbit must be above 0, --packet-loss from 0 to below 1";
         return Err(LaunchError::Usage(ranges.into()));
     }
     let settings = settings::load(&args.run, std::env::vars())?;
-    if args.run.print_config {
+    if args.run.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
+    let file = settings.job.model.file.as_ref().filter(|_| args.workload.is_none());
+    let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
     let (job, data) = match args.workload {
-        Some(workload) => bench::training(workload, &settings.job, &args.run.set)?,
-        None => (settings.job.clone(), job::load(&settings.job)?),
+        Some(workload) => bench::training(workload, &settings.job, &args.run.job.set)?,
+        None => (settings.job.clone(), job::records(&settings.job, file.as_ref())?),
     };
-    let spec = job::spec(&job, &data, [0; 32])?;
+    let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
-    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data));
+    let start = file.as_ref().map(ModelFile::weights);
+    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, start, &data));
     let plan = Plan { shadow, ..Plan::new(args, &spec, training, &parts) };
-    print(&match args.run.output {
+    print(&match args.run.job.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
         Output::Text => plan.text(&data, &parts),
     });
@@ -159,7 +163,7 @@ fn network(args: &PlanArgs) -> Network {
     if args.rtt_ms == 0.0 {
         return Network::Local;
     }
-    Network::Remote { round_trip: args.rtt_ms / 1e3, bandwidth: args.bandwidth_mbit * 1e6, loss: args.loss }
+    Network::Remote { round_trip: args.rtt_ms / 1e3, bandwidth: args.bandwidth_mbit * 1e6, loss: args.packet_loss }
 }
 
 /// Two components of data, weights, momentum, activations and their gradients, and the masks in flight.

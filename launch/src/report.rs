@@ -15,7 +15,7 @@ use crate::plain::Outcome;
 
 mod text;
 
-pub(crate) use text::{bytes, confusion_text, seconds};
+pub(crate) use text::{bytes, confusion_text, phase_text, row, seconds};
 
 /// Layout of the JSON report; it changes when a key changes its meaning or goes away.
 const SCHEMA: &str = "trefoil-report/1";
@@ -183,7 +183,7 @@ pub(crate) fn largest(values: &[f64]) -> f64 {
 }
 
 /// Mean over the parties, by phase.
-fn phase_seconds(reports: &[PartyReport; 3]) -> BTreeMap<String, f64> {
+pub(crate) fn phase_seconds(reports: &[PartyReport; 3]) -> BTreeMap<String, f64> {
     let mut phases = BTreeMap::new();
     for (name, seconds) in reports.iter().flat_map(|report| &report.phase_seconds) {
         *phases.entry(name.clone()).or_insert(0.0) += seconds / 3.0;
@@ -191,7 +191,8 @@ fn phase_seconds(reports: &[PartyReport; 3]) -> BTreeMap<String, f64> {
     phases
 }
 
-fn shares(seconds: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
+/// Of the sum, by phase.
+pub(crate) fn shares(seconds: &BTreeMap<String, f64>) -> BTreeMap<String, f64> {
     let sum: f64 = seconds.values().sum();
     seconds.iter().map(|(name, value)| (name.clone(), if sum > 0.0 { value / sum } else { 0.0 })).collect()
 }

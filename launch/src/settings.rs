@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use config::{Config, ConfigError, File, FileFormat, Map, Source, Value, ValueKind};
 use shared::config::{JobFile, OutOfRange};
 
-use crate::args::RunArgs;
+use crate::args::{JobArgs, Overrides};
 
 /// Environment of a party, not configuration.
 const RESERVED: [&str; 3] = ["MPC_PARTY", "MPC_EPOCH", "MPC_RANK"];
@@ -44,11 +44,11 @@ pub(crate) struct Settings {
 
 /// Reads all layers and checks keys and ranges.
 pub(crate) fn load(
-    args: &RunArgs,
+    args: &impl Overrides,
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Settings, SettingsError> {
     let mut layers = Config::builder().add_source(Base(Box::default()));
-    if let Some(path) = args.job_file() {
+    if let Some(path) = args.job().job_file() {
         layers = layers.add_source(File::from(path.as_path()).format(FileFormat::Toml).required(true));
     }
     layers = layers.add_source(from_environment(environment)?);
@@ -58,7 +58,7 @@ pub(crate) fn load(
 
 /// A job with some values changed, `key=value` each.
 pub(crate) fn overlay(job: &JobFile, set: &[String]) -> Result<JobFile, SettingsError> {
-    let args = RunArgs { set: set.to_vec(), ..RunArgs::default() };
+    let args = JobArgs { set: set.to_vec(), ..JobArgs::default() };
     let layers = Config::builder().add_source(Base(Box::new(job.clone()))).add_source(from_flags(&args)?);
     Ok(finish(&layers.build()?)?.job)
 }
@@ -122,6 +122,11 @@ fn to_toml(value: Value) -> toml::Value {
 }
 
 impl Settings {
+    /// The job file that would repeat this run.
+    pub(crate) fn effective(&self) -> String {
+        toml::to_string(&self.job).expect("a job file holds nothing that TOML cannot")
+    }
+
     /// One line per key: value, then origin.
     pub(crate) fn describe(&self) -> String {
         let mut text = String::new();
@@ -187,13 +192,13 @@ fn from_environment(environment: impl Iterator<Item = (String, String)>) -> Resu
     Ok(values)
 }
 
-fn from_flags(args: &RunArgs) -> Result<Values, SettingsError> {
+fn from_flags(args: &impl Overrides) -> Result<Values, SettingsError> {
     let flags = args
         .overrides()
         .into_iter()
         .map(|(flag, key, value)| (key.to_owned(), convert(&format!("flag {flag}"), value)));
     let mut values = Values(flags.collect());
-    for assignment in &args.set {
+    for assignment in &args.job().set {
         let (key, text) =
             assignment.split_once('=').ok_or_else(|| SettingsError::NotAnAssignment(assignment.clone()))?;
         let (key, origin) = (key.trim().to_owned(), "flag --set".to_owned());
@@ -208,7 +213,16 @@ fn from_flags(args: &RunArgs) -> Result<Values, SettingsError> {
 
 /// Text of a flag or variable as TOML; what is no TOML, or belongs to a text key, is a string.
 fn interpret(key: &str, text: &str) -> toml::Value {
-    const TEXTS: [&str; 5] = ["job.name", "job.folder", "data.file", "data.label", "data.positive"];
+    const TEXTS: [&str; 8] = [
+        "job.name",
+        "job.folder",
+        "model.file",
+        "model.export",
+        "infer.out",
+        "data.file",
+        "data.label",
+        "data.positive",
+    ];
     let parsed = || toml::from_str::<toml::Table>(&format!("value = {text}")).ok()?.remove("value");
     let text_key = TEXTS.contains(&key);
     parsed().filter(|value| !text_key || value.is_str()).unwrap_or_else(|| text.into())
@@ -271,7 +285,7 @@ fn advice(key: &str) -> String {
     let same_name = JobFile::KEYS.iter().find(|known| last(known) == last(key));
     match same_name.or(near.then_some(nearest)) {
         Some(known) => format!("did you mean {known:?}?"),
-        None => "the sections are job, model, train, protocol, data and reveal; see examples/job.toml".into(),
+        None => "the sections are job, model, train, infer, protocol, data and reveal; see examples/job.toml".into(),
     }
 }
 

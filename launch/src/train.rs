@@ -11,10 +11,10 @@ use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
-use crate::plain::{self, Outcome, Shadow};
+use crate::model_file::ModelFile;
+use crate::plain::{self, Beginning, Outcome, Shadow};
 use crate::report::{Findings, Report};
-use crate::settings::{self, Settings};
-use crate::{device, job, print};
+use crate::{device, job, print, settings};
 
 /// Longest time that the plaintext twin may hold up the start.
 const TWIN_TIME: Duration = Duration::from_millis(500);
@@ -22,28 +22,35 @@ const TWIN_TIME: Duration = Duration::from_millis(500);
 /// Runs a training job, or prints its configuration.
 pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let settings = settings::load(args, std::env::vars())?;
-    if args.print_config {
+    if args.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let data = job::load(&settings.job)?;
-    if args.shadow {
-        return shadow_only(args, &settings, &data);
-    }
-    let encoded = data::encode(&data, settings.job.protocol.fraction_bits)?;
-    let spec = job::spec(&settings.job, &data, encoded.digest)?;
+    let file = settings.job.model.file.as_ref();
+    let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
+    let data = job::records(&settings.job, file.as_ref())?;
+    let start = file.as_ref().map(ModelFile::weights);
+    let encoded = data::encode(&data, start, settings.job.protocol.fraction_bits)?;
+    let spec = job::spec(&settings.job, &data, file.as_ref(), encoded.digests)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
+    if args.shadow {
+        let shadow = Shadow::new(&spec, training, start, &data);
+        print(&if args.job.output == Output::Json { shadow.json() + "\n" } else { shadow.text() });
+        return Ok(());
+    }
     let mut remarks = device::remarks(spec.lanes);
-    let plain = twin(&spec, training, &data, &mut remarks);
+    let beginning = Beginning { model: &training.model, weights: start };
+    let plain = twin(&spec, beginning, training, &data, &mut remarks);
+    remarks.extend(file.iter().flat_map(|file| file.imported.notes.clone()));
     announce(args, &spec, &data, &remarks);
 
     let interrupt = Interrupt::install();
     let folder = RunFolder::create(Path::new(&settings.job.job.folder), &settings.job.job.name)?;
-    folder.write("job.toml", &effective(&settings))?;
-    let mut follower = Follower::new(&folder, args.verbose, false)?;
-    let start = start(args, &settings);
+    folder.write("job.toml", &settings.effective())?;
+    let mut follower = Follower::new(&folder, args.job.verbose, false)?;
+    let start = Start::new(&args.job, &settings);
     let completed = local::run(&spec, Some(encoded.messages), &start, &folder, &mut follower, &interrupt)?;
-    let plain = if plain.complete { plain } else { plain::run(&training.model, &training.train, &data) };
+    let plain = if plain.complete { plain } else { plain::run(beginning, &training.train, &data) };
     let report = Report::new(&Findings {
         job_id: &folder.job_id,
         spec: &spec,
@@ -55,24 +62,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
         model: shared::ids::PartyId::ALL.map(|party| folder.party(party).display().to_string()).into(),
         remarks,
     });
-    print(&if args.output == Output::Json { report.json() + "\n" } else { report.text() });
+    print(&if args.job.output == Output::Json { report.json() + "\n" } else { report.text() });
     folder.write("report.txt", &report.text())?;
     folder.write("report.json", &report.json())
 }
 
-/// Trains in plaintext and prints what it found; no party starts.
-fn shadow_only(args: &RunArgs, settings: &Settings, data: &Dataset) -> Result<(), LaunchError> {
-    let spec = job::spec(&settings.job, data, [0; 32])?;
-    let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
-    let shadow = Shadow::new(&spec, training, data);
-    print(&if args.output == Output::Json { shadow.json() + "\n" } else { shadow.text() });
-    Ok(())
-}
-
 /// Trains the plaintext twin, for a short while if it is a long job; remarks when numbers of a layer would leave
 /// the range that the protocols are made for.
-fn twin(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<String>) -> Outcome {
-    let plain = plain::run_until(&training.model, &training.train, data, Some(Instant::now() + TWIN_TIME));
+fn twin(
+    spec: &JobSpec,
+    beginning: Beginning<'_>,
+    training: &Training,
+    data: &Dataset,
+    remarks: &mut Vec<String>,
+) -> Outcome {
+    let plain = plain::run_until(beginning, &training.train, data, Some(Instant::now() + TWIN_TIME));
     let excesses = plain::excesses(&training.model, &plain.ranges, &spec.protocol);
     remarks.extend(excesses.iter().map(plain::Excess::text));
     plain
@@ -80,7 +84,7 @@ fn twin(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<S
 
 fn announce(args: &RunArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) {
     remarks.iter().for_each(|remark| eprintln!("{remark}"));
-    if args.output == Output::Json && !args.verbose {
+    if args.job.output == Output::Json && !args.job.verbose {
         return;
     }
     for (column, count) in &data.missing {
@@ -95,19 +99,4 @@ fn announce(args: &RunArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) 
         data.features.len(),
         spec.lanes
     );
-}
-
-fn start(args: &RunArgs, settings: &Settings) -> Start {
-    let job = &settings.job.job;
-    Start {
-        program: args.party_program.clone(),
-        metrics: job.metrics,
-        startup_timeout_seconds: job.startup_timeout_seconds,
-        progress_timeout_seconds: job.progress_timeout_seconds,
-    }
-}
-
-/// The job file that would repeat this run.
-fn effective(settings: &Settings) -> String {
-    toml::to_string(&settings.job).expect("a job file holds nothing that TOML cannot")
 }

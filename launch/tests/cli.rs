@@ -50,7 +50,9 @@ fn refused_csv(csv: &str) -> String {
 fn help_is_as_recorded() {
     let snapshot = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
     let mut text = String::new();
-    for arguments in [&["--help"][..], &["run", "--help"], &["plan", "--help"], &["bench", "--help"]] {
+    for arguments in
+        [&["--help"][..], &["run", "--help"], &["infer", "--help"], &["plan", "--help"], &["bench", "--help"]]
+    {
         let output = launch(folder().path(), arguments);
         assert!(output.status.success());
         text += &format!("$ mpc-launch {}\n{}\n", arguments.join(" "), stdout(&output));
@@ -148,7 +150,7 @@ fn bad_usage_is_refused() {
         assert!(error.contains(message), "{arguments:?}: {error}");
     }
     assert!(refused(&["--gpus", "many"], None).contains("invalid value"));
-    assert!(refused(&["bench", "w3"], None).contains("possible values"));
+    assert!(refused(&["bench", "w9"], None).contains("possible values"));
 }
 
 #[test]

@@ -12,6 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use shared::ids::PartyId;
+use shared::job::Reveal;
+use shared::share::Addend;
 use shared::wire::{FromParty, Setup, ToParty};
 
 use crate::control::{ControlError, encode, read_message};
@@ -55,6 +57,8 @@ pub enum Notice<'a> {
     Progress(PartyId, usize, usize),
     /// A line of a party's log.
     Log(PartyId, &'a str),
+    /// A party's part of a result for whoever submitted the job.
+    Result(PartyId, Reveal, Addend),
 }
 
 /// Runs a job to its end. `interrupt` set to true stops it cleanly. No child is alive when this returns.
@@ -237,6 +241,10 @@ impl Runner {
                 }
                 FromParty::Connected => Event::Connected(party),
                 FromParty::Progress { step, steps } => Event::Progress(party, step, steps),
+                FromParty::Result { what, addend } => {
+                    observer(Notice::Result(party, what, addend));
+                    return None;
+                }
                 FromParty::Finished(report) => Event::Finished(party, report),
                 FromParty::Failed(failure) => Event::Failed(party, failure),
             }),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use orchestrator::{Deadlines, Ending, LocalJob, Notice, Outcome, State, run};
 use shared::ids::{JobId, PartyId};
-use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Work};
+use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Reveal, Work};
+use shared::share::Addend;
 use shared::wire::{FailureKind, Setup};
 
 struct Run {
@@ -16,6 +17,7 @@ struct Run {
     states: Vec<State>,
     logs: Vec<String>,
     pids: Vec<u32>,
+    results: Vec<(PartyId, Reveal, Addend)>,
     took: Duration,
 }
 
@@ -49,15 +51,16 @@ fn job(program: PathBuf, script: &str) -> LocalJob {
 }
 
 fn perform(job: LocalJob, interrupt: &AtomicBool) -> Run {
-    let (mut states, mut logs, mut pids) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut states, mut logs, mut pids, mut results) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let begin = Instant::now();
     let ending = run(job, interrupt, &mut |notice| match notice {
         Notice::State(state) => states.push(state),
         Notice::Log(party, line) => logs.push(format!("{party} {line}")),
         Notice::Started(_, pid) => pids.push(pid),
+        Notice::Result(party, what, addend) => results.push((party, what, addend)),
         Notice::Progress(..) | Notice::Metrics(..) => {}
     });
-    let run = Run { ending, states, logs, pids, took: begin.elapsed() };
+    let run = Run { ending, states, logs, pids, results, took: begin.elapsed() };
     assert!(run.took < Duration::from_secs(10), "{:?}", run.took);
     for pid in &run.pids {
         assert!(!Path::new(&format!("/proc/{pid}")).exists(), "{pid} is an orphan");
@@ -87,6 +90,13 @@ fn a_good_run_goes_through_all_states() {
     for party in PartyId::ALL {
         assert!(run.logs.contains(&format!("{party} is party {}", party.index())), "{:?}", run.logs);
     }
+}
+
+#[test]
+fn a_party_s_part_of_a_result_is_passed_on_before_the_job_ends() {
+    let run = scripted("result");
+    assert!(matches!(run.ending.outcome, Outcome::Succeeded(_)), "{:?}", run.ending);
+    assert_eq!(run.results, [(PartyId::ALL[1], Reveal::Weights, Addend::new(vec![1, 2, 3]))]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use party_node::protocol::{
     Bits, DoubledPartial, Factor, ProtocolError, Purpose, Term, Tile, TileShare, and, carry_bytes, inject,
-    inject_again, inject_sum, inject_sums, input, join, mul, mul_doubled, open, sign, signs, square_doubled,
-    to_arithmetic, trunc, trunc_floor,
+    inject_again, inject_sum, inject_sums, input, join, mul, mul_doubled, open, open_to_owner, sign, signs,
+    square_doubled, to_arithmetic, trunc, trunc_floor,
 };
 use party_node::world::{Cost, Run, TouchedStreams, World};
 use proptest::prelude::*;
@@ -144,6 +144,31 @@ proptest! {
         let run = Run::collect(runs.map(|(result, trace)| (result.unwrap(), trace)));
         prop_assert!(run.outputs.iter().all(|opened| opened[0] == x));
         prop_assert_eq!(run.cost, Cost { rounds: 1, sent_bytes: 24 * x.len() });
+    }
+
+    #[test]
+    fn an_owner_learns_the_sum_of_fresh_addends_and_no_party_anything(x: Vec<u64>, helper in 0_usize..3, seed: u64) {
+        let run = |keys| {
+            let world = World::new(seed).with_keys(keys);
+            let shares = world.share(0, &x);
+            Run::collect(world.run(|party| {
+                let share = &shares[party.me().index()];
+                party.run(&[PartyId::ALL[helper]], |tile, _| async move {
+                    Ok(open_to_owner(&tile, &tile.enter(share, 0..share.len())))
+                })
+            }).map(|(result, trace)| (result.unwrap().remove(0), trace)))
+        };
+        let (one, two) = (run(1), run(2));
+        prop_assert_eq!(share::Addend::join(&one.outputs), Some(x.clone()));
+        prop_assert_eq!(one.cost, Cost { rounds: 0, sent_bytes: 0 });
+        // Every word of every addend changes with the keys: none leaves a component bare.
+        let words = |addend: &share::Addend| -> Vec<u64> {
+            let zeros = share::Addend::new(vec![0; addend.len()]);
+            share::Addend::join(&[addend.clone(), zeros.clone(), zeros]).unwrap()
+        };
+        for (one, two) in one.outputs.iter().zip(&two.outputs) {
+            prop_assert!(words(one).iter().zip(words(two)).all(|(one, two)| *one != two));
+        }
     }
 
     #[test]

@@ -1,21 +1,14 @@
 //! Training over in-memory transports: lanes agree with one lane, and shares with float64.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
-
-use party_node::collective::host;
-use party_node::compute::CpuDevice;
-use party_node::meter::LaneCounters;
-use party_node::protocol::PairKeys;
-use party_node::train::{LaneOutcome, LaneSetup, PartyData, run_lane};
-use party_node::transport::memory_triangle;
+use party_node::train::{LaneOutcome, PartyData, TrainingData, Weights};
 use party_node::world::World;
 use shared::fixed::FixedPoint;
-use shared::ids::{Lane, PartyId};
-use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Training, Truncation, Work};
+use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Start, Training, Truncation, Work};
 use shared::model::{Loss, Model, Schedule, TrainSpec};
-use shared::share::{Share, join};
+use shared::share::{Addend, Share, join};
+
+mod lanes;
 
 /// A data set in the clear.
 struct Table {
@@ -45,6 +38,7 @@ fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reve
         train_rows: rows,
         test_rows: rows,
         data_digest: [0; 32],
+        start: Start::Seeded,
         max_steps: None,
         calibration_steps: 0,
     };
@@ -61,44 +55,24 @@ fn job(model: Model, train: TrainSpec, lanes: u16, rows: usize, reveal: Vec<Reve
 
 /// Runs a job on all lanes of all parties; outcomes of lane 0, by party.
 fn run(job: &JobSpec, table: &Table) -> Vec<LaneOutcome> {
+    run_from(job, table, None)
+}
+
+/// As [`run`], from shared parameters.
+fn run_from(job: &JobSpec, table: &Table, start: Option<&[Share; 3]>) -> Vec<LaneOutcome> {
     let (world, fixed) = (World::new(11), job.protocol.fraction_bits);
     let encode = |values: &[f64]| -> Vec<u64> { values.iter().map(|&v| fixed.constant(v)).collect() };
     let (x, y) = (world.share(0, &encode(&table.x)), world.share(1, &encode(&table.y)));
-    let job = Arc::new(job.clone());
-    let mut transports: Vec<Vec<_>> = (0..job.lanes).map(|_| memory_triangle().into_iter().rev().collect()).collect();
-    let threads: Vec<Vec<_>> = PartyId::ALL
-        .iter()
-        .map(|party| {
-            let data = Arc::new(PartyData {
-                train_x: x[party.index()].clone(),
-                train_y: y[party.index()].clone(),
-                test_x: x[party.index()].clone(),
-                test_y: y[party.index()].clone(),
-            });
-            host(job.lanes.into())
-                .into_iter()
-                .enumerate()
-                .map(|(lane, member)| {
-                    let setup = LaneSetup {
-                        job: job.clone(),
-                        lane: Lane(u16::try_from(lane).unwrap()),
-                        transport: Box::new(transports[lane].pop().unwrap()),
-                        keys: PairKeys::for_test(u32::try_from(lane).unwrap())[party.index()].clone(),
-                        device: Arc::new(CpuDevice::new(1)),
-                        collective: Box::new(member),
-                        data: Some(data.clone()),
-                        counters: Arc::new(LaneCounters::default()),
-                        stop: Arc::new(AtomicBool::new(false)),
-                        progress: Box::new(|_, _| ()),
-                    };
-                    std::thread::spawn(move || run_lane(setup).unwrap())
-                })
-                .collect()
+    let outcomes = lanes::run(job, |party| {
+        PartyData::Training(TrainingData {
+            train_x: x[party.index()].clone(),
+            train_y: y[party.index()].clone(),
+            test_x: x[party.index()].clone(),
+            test_y: y[party.index()].clone(),
+            start: start.map(|start| Weights { parameters: start[party.index()].clone(), averages: Share::zeros(0) }),
         })
-        .collect();
-    let outcomes = threads.into_iter().map(|party| party.into_iter().map(|lane| lane.join().unwrap()).next().unwrap());
-    // All lanes of a party must end; the first carries the results.
-    outcomes.collect()
+    });
+    outcomes.into_iter().map(|mut party| party.remove(0)).collect()
 }
 
 fn parameters(outcomes: &[LaneOutcome]) -> Vec<f64> {
@@ -154,6 +128,35 @@ fn logistic_regression_learns_and_opens_only_what_the_policy_names() {
     }
     let silent = run(&job(Model::logistic(4), train, 1, table.rows, vec![]), &table);
     assert!(silent.iter().all(|outcome| outcome.opened.is_empty()));
+}
+
+#[test]
+fn training_goes_on_from_shared_parameters_and_hands_out_weights_only_if_the_policy_says_so() {
+    let table = table(40, 3, 1);
+    let train = |epochs| TrainSpec { epochs, batch: 40, lr: 0.2, ..TrainSpec::default() };
+    let job = |epochs, start, reveal| {
+        let mut job = job(Model::mlp(3, &[], 1, Loss::MeanSquared), train(epochs), 2, table.rows, reveal);
+        let Work::Train(training) = &mut job.work else { unreachable!("it trains") };
+        training.start = start;
+        job
+    };
+    let whole = parameters(&run(&job(6, Start::Seeded, vec![]), &table));
+    let half = run(&job(3, Start::Seeded, vec![Reveal::TestLoss]), &table);
+    assert!(half.iter().all(|outcome| outcome.result.is_none() && outcome.opened.len() == 1));
+    let start: Vec<Share> = half.iter().map(|outcome| outcome.parameters.clone().unwrap()).collect();
+    let shared = Start::Shared { model_digest: [0; 32] };
+    let job = job(3, shared, vec![Reveal::Weights]);
+    let outcomes = run_from(&job, &table, Some(&start.try_into().unwrap()));
+    let resumed = parameters(&outcomes);
+    let difference = largest_difference(&resumed, &whole);
+    assert!(difference < 1e-3 && largest_difference(&resumed, &parameters(&half)) > 0.01, "{difference}");
+
+    assert!(outcomes.iter().all(|outcome| outcome.opened.is_empty()));
+    let (what, addends): (Vec<_>, Vec<Addend>) = outcomes.into_iter().map(|outcome| outcome.result.unwrap()).unzip();
+    assert_eq!(what, [Reveal::Weights; 3]);
+    let words = Addend::join(&addends.try_into().unwrap()).unwrap();
+    let weights: Vec<f64> = words.into_iter().map(|word| FixedPoint::DEFAULT.decode(word)).collect();
+    assert_eq!(weights, resumed);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use crate::job::{ProtocolSpec, Reveal};
-use crate::model::{ModelName, Optimizer, Schedule, TrainSpec};
+use crate::model::{Loss, ModelName, Optimizer, Schedule, TrainSpec};
 
 /// Lanes per party that one job may have.
 pub const LANES_MAX: u16 = 64;
@@ -20,6 +20,8 @@ pub struct JobFile {
     pub model: ModelSection,
     /// The optimiser.
     pub train: TrainSpec,
+    /// What an inference does.
+    pub infer: InferSection,
     /// Number formats and protocol variants.
     pub protocol: ProtocolSpec,
     /// The records.
@@ -71,10 +73,17 @@ impl Default for JobSection {
     }
 }
 
-/// `[model]`. Inputs, outputs and loss follow from the data.
+/// `[model]`. Inputs and outputs follow from the data, or from the file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSection {
+    /// ONNX file with a trained model: what `infer` runs and training goes on from. `kind`, `hidden` and `activation`
+    /// are ignored then. None by default.
+    pub file: Option<String>,
+    /// What training minimises; by default what fits the task.
+    pub loss: Option<LossName>,
+    /// Where the trained model goes, `.onnx` or `.safetensors`; `reveal.open` must name `weights`. None by default.
+    pub export: Option<String>,
     /// `logreg` (default), `mlp`, `lenet`, `alexnet-cifar`, `vgg16-cifar` or `resnet18`.
     pub kind: ModelName,
     /// Widths of the hidden layers of an `mlp` (default `[64]`).
@@ -85,8 +94,61 @@ pub struct ModelSection {
 
 impl Default for ModelSection {
     fn default() -> Self {
-        Self { kind: ModelName::default(), hidden: vec![64], activation: Activation::default() }
+        Self {
+            file: None,
+            loss: None,
+            export: None,
+            kind: ModelName::default(),
+            hidden: vec![64],
+            activation: Activation::default(),
+        }
     }
+}
+
+/// Losses, as PyTorch's functions are called.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossName {
+    /// Softmax and cross-entropy, a score per class.
+    CrossEntropy,
+    /// Sigmoid and cross-entropy, one score.
+    BinaryCrossEntropy,
+    /// Half the squared difference.
+    Mse,
+    /// The magnitude of the difference.
+    L1,
+}
+
+impl LossName {
+    /// What it stands for.
+    pub fn loss(self) -> Loss {
+        match self {
+            Self::CrossEntropy => Loss::SoftmaxCrossEntropy,
+            Self::BinaryCrossEntropy => Loss::BinaryCrossEntropy,
+            Self::Mse => Loss::MeanSquared,
+            Self::L1 => Loss::MeanAbsolute,
+        }
+    }
+
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CrossEntropy => "cross-entropy",
+            Self::BinaryCrossEntropy => "binary-cross-entropy",
+            Self::Mse => "mse",
+            Self::L1 => "l1",
+        }
+    }
+}
+
+/// `[infer]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InferSection {
+    /// Where the results go, `.npy` or `.csv`.
+    pub out: Option<String>,
+    /// Whether all parties may know the model's weights (default false).
+    pub public_model: bool,
 }
 
 /// What stands between two linear layers.
@@ -108,7 +170,7 @@ pub enum Activation {
 pub struct DataSection {
     /// Built-in set: `breast-cancer` (default) or `digits`. Ignored when `file` is given.
     pub set: BuiltIn,
-    /// CSV file with the records; none by default.
+    /// CSV file with the records, for `infer` also `.npy` or `.npz`; none by default.
     pub file: Option<String>,
     /// Channels, height and width of a sample, if samples are images; by default those of the built-in set, or a vector.
     pub image: Option<[usize; 3]>,
@@ -199,7 +261,7 @@ pub enum Missing {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RevealSection {
-    /// Names of openings; by default the final test metrics of the task. `[]` opens nothing.
+    /// Names of openings; by default the final test metrics of the task, or the predictions. `[]` opens nothing.
     pub open: Option<Vec<Reveal>>,
 }
 
@@ -228,6 +290,9 @@ impl JobFile {
         "job.peer_timeout_seconds",
         "job.startup_timeout_seconds",
         "job.progress_timeout_seconds",
+        "model.file",
+        "model.loss",
+        "model.export",
         "model.kind",
         "model.hidden",
         "model.activation",
@@ -247,6 +312,8 @@ impl JobFile {
         "train.epsilon",
         "train.label_smoothing",
         "train.seed",
+        "infer.out",
+        "infer.public_model",
         "protocol.fraction_bits",
         "protocol.compare_bits",
         "protocol.trunc",

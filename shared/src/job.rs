@@ -99,6 +99,8 @@ pub enum Truncation {
 pub enum Work {
     /// Trains a model and evaluates it on the test rows.
     Train(Box<Training>),
+    /// Runs a trained model on rows of data.
+    Infer(Box<Inference>),
     /// Times one operation on generated data.
     Bench(Micro),
 }
@@ -114,12 +116,55 @@ pub struct Training {
     pub train_rows: usize,
     /// Test rows; none means no evaluation.
     pub test_rows: usize,
-    /// SHA-256 over the encoded data set, so that all parties agree which data this is.
+    /// SHA-256 over the encoded data set behind a secret salt, so that all parties agree which data this is and none
+    /// can test a guess of it.
     pub data_digest: [u8; 32],
+    /// Which parameters training begins with.
+    pub start: Start,
     /// Stop after this many steps (benchmarks); all epochs otherwise.
     pub max_steps: Option<usize>,
     /// Steps of each calibration run that measure the speed-up of many lanes over one; 0 for none.
     pub calibration_steps: usize,
+}
+
+/// Which parameters training begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Start {
+    /// Public ones, from [`TrainSpec::seed`].
+    #[default]
+    Seeded,
+    /// Those of a model that its owner shares with the data.
+    Shared {
+        /// As [`Inference::model_digest`] of a secret model.
+        model_digest: [u8; 32],
+    },
+}
+
+/// A trained model at work.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Inference {
+    /// The network; its loss plays no part.
+    pub model: Model,
+    /// Rows that the model is run on.
+    pub rows: usize,
+    /// Whether all parties may know parameters and running averages.
+    pub public_model: bool,
+    /// SHA-256 over the encoded rows behind a secret salt.
+    pub data_digest: [u8; 32],
+    /// SHA-256 over the encoded parameters and running averages: [`public_digest`] of a public model, which the parties
+    /// recompute; behind a secret salt otherwise.
+    pub model_digest: [u8; 32],
+}
+
+/// Digest of words that all parties see.
+pub fn public_digest(parts: &[&[u64]]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        part.iter().for_each(|word| hash.update(word.to_le_bytes()));
+    }
+    hash.finalize().into()
 }
 
 /// Operations of the micro-benchmark, on generated data.
@@ -152,7 +197,7 @@ pub enum Operation {
     Softmax,
 }
 
-/// An opening that a job may make.
+/// A result that a job may give away.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reveal {
@@ -164,11 +209,16 @@ pub enum Reveal {
     TestLoss,
     /// Largest deviation of a benchmark's result from float64 on its generated (not secret) data.
     BenchError,
+    /// The model's results, to the owner of the data alone.
+    Predictions,
+    /// The trained parameters and running averages, to whoever submitted the job alone.
+    Weights,
 }
 
 impl Reveal {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 4] = [Self::TestAccuracy, Self::TestAuroc, Self::TestLoss, Self::BenchError];
+    pub const ALL: [Self; 6] =
+        [Self::TestAccuracy, Self::TestAuroc, Self::TestLoss, Self::BenchError, Self::Predictions, Self::Weights];
 
     /// Name in policies, reports and metrics.
     pub fn name(self) -> &'static str {
@@ -177,14 +227,22 @@ impl Reveal {
             Self::TestAuroc => "test-auroc",
             Self::TestLoss => "test-loss",
             Self::BenchError => "bench-error",
+            Self::Predictions => "predictions",
+            Self::Weights => "weights",
         }
+    }
+
+    /// Whether no party learns it: each hands a masked addend to whoever started the job, who joins them.
+    pub fn is_for_its_owner(self) -> bool {
+        matches!(self, Self::Predictions | Self::Weights)
     }
 
     /// Whether this work has such a result.
     pub fn fits(self, work: &Work) -> bool {
         match (self, work) {
-            (Self::BenchError, Work::Bench(_)) => true,
-            (Self::BenchError, Work::Train(_)) | (_, Work::Bench(_)) => false,
+            (Self::BenchError, Work::Bench(_)) | (Self::Predictions, Work::Infer(_)) => true,
+            (_, Work::Bench(_) | Work::Infer(_)) | (Self::BenchError | Self::Predictions, Work::Train(_)) => false,
+            (Self::Weights, Work::Train(_)) => true,
             (Self::TestAccuracy, Work::Train(training)) => !training.model.loss.is_regression(),
             (Self::TestAuroc, Work::Train(training)) => training.model.loss == Loss::BinaryCrossEntropy,
             (Self::TestLoss, Work::Train(training)) => training.model.loss.is_regression(),
@@ -215,6 +273,12 @@ pub enum JobError {
     /// The network does not fit together.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Nothing to run the model on.
+    #[error("an inference on no rows: at least one is needed")]
+    NoRows,
+    /// An inference that would tell nobody anything.
+    #[error("the reveal policy does not name predictions, and an inference has no other result")]
+    NoPredictions,
     /// The reveal policy names what the job does not have.
     #[error("the reveal policy names {}, which this job does not have", .0.name())]
     NoSuchResult(Reveal),
@@ -243,6 +307,16 @@ impl JobSpec {
                     return Err(JobError::Clip { clip, max });
                 }
                 (training.model.loss == Loss::SoftmaxCrossEntropy).then(|| training.model.outputs())
+            }
+            Work::Infer(inference) => {
+                inference.model.wiring()?;
+                if inference.rows == 0 {
+                    return Err(JobError::NoRows);
+                }
+                if !self.reveal.contains(&Reveal::Predictions) {
+                    return Err(JobError::NoPredictions);
+                }
+                None
             }
             Work::Bench(micro) => (micro.operation == Operation::Softmax).then_some(micro.cols),
         };
@@ -284,6 +358,7 @@ mod tests {
             train_rows: 10,
             test_rows: 10,
             data_digest: [0; 32],
+            start: Start::Seeded,
             max_steps: None,
             calibration_steps: 0,
         };
@@ -340,11 +415,11 @@ mod tests {
 
     #[test]
     fn a_policy_names_only_what_the_job_has_and_only_once() {
-        use Reveal::{BenchError, TestAccuracy, TestAuroc, TestLoss};
+        use Reveal::{BenchError, TestAccuracy, TestAuroc, TestLoss, Weights};
         let cases = [
-            (Loss::BinaryCrossEntropy, 1, &[TestAccuracy, TestAuroc][..]),
-            (Loss::SoftmaxCrossEntropy, 3, &[TestAccuracy]),
-            (Loss::MeanSquared, 1, &[TestLoss]),
+            (Loss::BinaryCrossEntropy, 1, &[TestAccuracy, TestAuroc, Weights][..]),
+            (Loss::SoftmaxCrossEntropy, 3, &[TestAccuracy, Weights]),
+            (Loss::MeanSquared, 1, &[TestLoss, Weights]),
         ];
         for (loss, outputs, fitting) in cases {
             assert_eq!(training(loss, outputs, fitting).check(), Ok(()));
@@ -356,6 +431,28 @@ mod tests {
         assert_eq!(policy(&[BenchError]), Ok(()));
         assert_eq!(policy(&[TestAccuracy]), Err(JobError::NoSuchResult(TestAccuracy)));
         assert_eq!(policy(&[BenchError, BenchError]), Err(JobError::RevealedTwice(BenchError)));
+    }
+
+    #[test]
+    fn an_inference_gives_predictions_on_at_least_one_row() {
+        let job = |rows, reveal: &[Reveal]| {
+            let model = Model::mlp(3, &[4], 2, Loss::MeanSquared);
+            let work = Inference { model, rows, public_model: false, data_digest: [0; 32], model_digest: [0; 32] };
+            JobSpec { work: Work::Infer(Box::new(work)), reveal: reveal.to_vec(), ..bench(Operation::Relu, 1) }
+        };
+        assert_eq!(job(1, &[Reveal::Predictions]).check(), Ok(()));
+        assert_eq!(job(0, &[Reveal::Predictions]).check(), Err(JobError::NoRows));
+        assert_eq!(job(1, &[]).check(), Err(JobError::NoPredictions));
+        for other in Reveal::ALL.into_iter().filter(|reveal| *reveal != Reveal::Predictions) {
+            let error = job(1, &[Reveal::Predictions, other]).check();
+            assert_eq!(error, Err(JobError::NoSuchResult(other)));
+        }
+    }
+
+    #[test]
+    fn a_public_digest_tells_where_a_part_ends() {
+        assert_ne!(public_digest(&[&[1, 2], &[]]), public_digest(&[&[1], &[2]]));
+        assert_ne!(public_digest(&[&[1], &[2]]), public_digest(&[&[1], &[3]]));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use rand_chacha::rand_core::RngCore;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
+use crate::ids::PartyId;
+
 /// One party's part of a shared vector: components `x_i` and `x_{i+1}` of every element.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
@@ -23,6 +25,16 @@ impl Share {
     /// A sharing of `len` zeros that needs no randomness (only ever public zeros).
     pub fn zeros(len: usize) -> Self {
         Self { first: vec![0; len], second: vec![0; len] }
+    }
+
+    /// The part of `party` in a sharing of words that all parties know: all of it in component 0.
+    pub fn of_public(party: PartyId, words: Vec<u64>) -> Self {
+        let zeros = vec![0; words.len()];
+        match party.index() {
+            0 => Self { first: words, second: zeros },
+            1 => Self { first: zeros.clone(), second: zeros },
+            _ => Self { first: zeros, second: words },
+        }
     }
 
     /// Pieces joined end to end.
@@ -128,6 +140,49 @@ pub fn join(shares: &[Share; 3]) -> Option<Vec<u64>> {
     })
 }
 
+/// One party's word of every element of an additive sharing that was made to be joined once, by whoever may know it:
+/// masked afresh, so that the three together say their sum and nothing else.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+#[zeroize(drop)]
+pub struct Addend(Vec<u64>);
+
+impl Addend {
+    /// Words of one party.
+    pub fn new(words: Vec<u64>) -> Self {
+        Self(words)
+    }
+
+    /// Pieces joined end to end.
+    pub fn concat(pieces: &[Self]) -> Self {
+        Self(pieces.iter().map(|piece| piece.0.as_slice()).collect::<Vec<_>>().concat())
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What the three parties' words add up to; `None` if their numbers differ.
+    pub fn join(parts: &[Self; 3]) -> Option<Vec<u64>> {
+        let [a, b, c] = parts;
+        (a.len() == b.len() && b.len() == c.len()).then(|| {
+            let words = a.0.iter().zip(&b.0).zip(&c.0);
+            words.map(|((a, b), c)| a.wrapping_add(*b).wrapping_add(*c)).collect()
+        })
+    }
+}
+
+impl fmt::Debug for Addend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Addend(<{} elements>)", self.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,7 +207,22 @@ mod tests {
     }
 
     #[test]
+    fn public_words_are_a_sharing_of_themselves() {
+        let words = vec![7, u64::MAX];
+        assert_eq!(join(&PartyId::ALL.map(|party| Share::of_public(party, words.clone()))), Some(words));
+    }
+
+    #[test]
+    fn addends_add_up_if_there_are_as_many_of_each() {
+        let [a, b] = [Addend::new(vec![1, u64::MAX]), Addend::new(vec![5, 1])];
+        assert_eq!(Addend::join(&[a.clone(), b.clone(), a.clone()]), Some(vec![7, u64::MAX]));
+        assert_eq!(Addend::join(&[a.clone(), b.clone(), Addend::new(vec![1])]), None);
+        assert_eq!(Addend::concat(&[a, b]), Addend::new(vec![1, u64::MAX, 5, 1]));
+    }
+
+    #[test]
     fn debug_shows_sizes_only() {
+        assert_eq!(format!("{:?}", Addend::new(vec![7, 8])), "Addend(<2 elements>)");
         assert_eq!(format!("{:?}", deal(&[7, 8])[0]), "Share(<2 elements>)");
     }
 }

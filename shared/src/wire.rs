@@ -6,8 +6,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{JobId, Lane, PartyId};
-use crate::job::JobSpec;
-use crate::share::SealedShare;
+use crate::job::{JobSpec, Reveal};
+use crate::share::{Addend, SealedShare};
 
 /// Longest control message; the words of one data set's share must fit.
 pub const CONTROL_MESSAGE_MAX: usize = 1 << 30;
@@ -19,7 +19,7 @@ pub enum ToParty {
     Setup(Box<Setup>),
     /// Where the peers' lanes listen, and their certificates. Follows [`FromParty::Listening`] of all parties.
     Roster(Roster),
-    /// The party's share of the training and test rows (training jobs only).
+    /// The party's share of what the job works on (none for benchmarks).
     Data(Box<DataShare>),
     /// Stop cleanly now.
     Stop,
@@ -58,9 +58,47 @@ pub struct RosterEntry {
     pub lanes: Vec<String>,
 }
 
-/// A party's share of a data set: row-major features, then targets, encoded in fixed point.
+/// A party's share of what a job works on, encoded in fixed point.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct DataShare {
+pub enum DataShare {
+    /// Of a training.
+    Training(TrainingShare),
+    /// Of an inference.
+    Inference(InferenceShare),
+}
+
+/// A party's share of rows and a model to run on them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct InferenceShare {
+    /// `rows x inputs`.
+    pub x: SealedShare,
+    /// Parameters and running averages.
+    pub weights: WeightsShare,
+}
+
+/// What a party receives of a model: parameters in the order of `Model::initial_parameters`, then running averages in
+/// that of `Model::initial_buffers`.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum WeightsShare {
+    /// In the clear, the same for all parties.
+    Public {
+        /// Parameters of all layers.
+        parameters: Vec<u64>,
+        /// Running averages of all layers.
+        buffers: Vec<u64>,
+    },
+    /// In shares.
+    Secret {
+        /// Parameters of all layers.
+        parameters: SealedShare,
+        /// Running averages of all layers.
+        buffers: SealedShare,
+    },
+}
+
+/// A party's share of a data set: row-major features, then targets.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TrainingShare {
     /// `train_rows x inputs`.
     pub train_x: SealedShare,
     /// `train_rows x outputs`.
@@ -69,6 +107,8 @@ pub struct DataShare {
     pub test_x: SealedShare,
     /// `test_rows x outputs`.
     pub test_y: SealedShare,
+    /// What training begins with, if the job says [`Start::Shared`](crate::job::Start::Shared).
+    pub start: Option<WeightsShare>,
 }
 
 /// From a party.
@@ -89,6 +129,13 @@ pub enum FromParty {
         step: usize,
         /// Steps in all.
         steps: usize,
+    },
+    /// This party's part of a result for whoever started the job; before [`FromParty::Finished`].
+    Result {
+        /// Which result; the reveal policy names it.
+        what: Reveal,
+        /// One word per element. The three parties' words add up to the result; two of them say nothing.
+        addend: Addend,
     },
     /// The job is done.
     Finished(Box<PartyReport>),

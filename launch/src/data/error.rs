@@ -66,6 +66,24 @@ pub(crate) enum DataError {
     /// No feature left.
     #[error("{file} has no column besides the target")]
     NoFeatures { file: String },
+    /// NumPy arrays.
+    #[error(transparent)]
+    Array(#[from] model_files::npy::NpyError),
+    /// Several arrays, none of which is named as the rows.
+    #[error("{file} holds the arrays {names}: name the one with the rows {input:?} or \"x\"")]
+    WhichArray { file: String, input: String, names: String },
+    /// Rows that the model cannot take.
+    #[error("{file}: {} where the model takes {due}", if .got.starts_with('[') { format!("shape {got}") } else { got.clone() })]
+    SampleShape { file: String, got: String, due: String },
+    /// A value of an array that fixed point cannot hold.
+    #[error("{file}, row {row}, element {element}: {source}")]
+    Element { file: String, row: usize, element: String, source: FixedError },
+    /// A value of a table that fixed point cannot hold.
+    #[error("{file}, line {line}, column {column:?}: the value's {source}")]
+    Cell { file: String, line: u64, column: String, source: FixedError },
+    /// A missing value, where the model needs all of them.
+    #[error("{file}, line {line}, column {column:?}: the value is missing, and the model needs every one")]
+    MissingInput { file: String, line: u64, column: String },
     /// More data than one message of the local mode carries.
     #[error("the data set's shares need {bytes} bytes; the limit of local mode is {max}")]
     TooMuch { bytes: usize, max: usize },

@@ -5,12 +5,14 @@ mod builtin;
 mod columns;
 mod encode;
 mod error;
+mod samples;
 mod split;
 mod table;
 mod targets;
 
-pub(crate) use encode::encode;
+pub(crate) use encode::{Digests, Encoded, Weights, encode, encode_inference};
 pub(crate) use error::DataError;
+pub(crate) use samples::{Samples, load_samples};
 
 use shared::config::{BuiltIn, DataSection, Missing};
 use shared::job::ProtocolSpec;

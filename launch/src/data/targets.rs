@@ -51,7 +51,7 @@ impl Targets {
     }
 
     fn regression(table: &Table, column: usize) -> Result<Self, DataError> {
-        let value = |row| Ok(number(table, row, column)?.expect("rows without a target were refused"));
+        let value = |row| Ok::<_, DataError>(number(table, row, column)?.expect("rows without a target were refused"));
         let values: Vec<f64> = (0..table.rows.len()).map(value).collect::<Result<_, _>>()?;
         Ok(Self { task: Task::Regression, classes: Vec::new(), strata: vec![0; values.len()], values, column })
     }

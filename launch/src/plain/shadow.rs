@@ -7,8 +7,8 @@ use serde::Serialize;
 use shared::job::{JobSpec, Training};
 
 use super::ranges::{Range, result_limits};
-use super::{Arithmetic, Excess, LayerRanges, Outcome, excesses, run, run_in};
-use crate::data::Dataset;
+use super::{Arithmetic, Beginning, Excess, LayerRanges, Outcome, excesses, run, run_in};
+use crate::data::{Dataset, Weights};
 use crate::report::{confusion_text, task_name};
 
 /// Layout of the JSON object.
@@ -49,10 +49,11 @@ struct Layer {
 
 impl Shadow {
     /// Trains and evaluates twice: in float64, and in the job's fixed point.
-    pub(crate) fn new(spec: &JobSpec, training: &Training, data: &Dataset) -> Self {
+    pub(crate) fn new(spec: &JobSpec, training: &Training, weights: Option<Weights<'_>>, data: &Dataset) -> Self {
         let (model, train, protocol) = (&training.model, &training.train, &spec.protocol);
-        let exact = run(model, train, data);
-        let fixed = run_in(Arithmetic::fixed(protocol.fraction_bits, train.seed), model, train, data, None);
+        let beginning = Beginning { model, weights };
+        let exact = run(beginning, train, data);
+        let fixed = run_in(Arithmetic::fixed(protocol.fraction_bits, train.seed), beginning, train, data, None);
         let limits = result_limits(model, protocol);
         Self {
             schema: SCHEMA,
@@ -169,6 +170,7 @@ mod tests {
     use shared::model::ModelName;
 
     use super::*;
+    use crate::data::Digests;
     use crate::job;
 
     fn shadow(change: impl Fn(&mut JobFile)) -> Shadow {
@@ -176,10 +178,10 @@ mod tests {
         (file.data.set, file.model.kind, file.model.hidden) = (BuiltIn::Digits, ModelName::Mlp, vec![16]);
         (file.train.epochs, file.train.lr) = (3, 0.1);
         change(&mut file);
-        let data = job::load(&file).unwrap();
-        let spec = job::spec(&file, &data, [0; 32]).unwrap();
+        let data = job::records(&file, None).unwrap();
+        let spec = job::spec(&file, &data, None, Digests::default()).unwrap();
         let Work::Train(training) = &spec.work else { panic!("it trains") };
-        Shadow::new(&spec, training, &data)
+        Shadow::new(&spec, training, None, &data)
     }
 
     /// Every key stands in docs/formats.md, and every key there is one.

@@ -10,7 +10,7 @@ fn report(lanes: u16) -> Report {
     let data = data::load(&DataSection::default(), &shared::job::ProtocolSpec::default()).unwrap();
     let mut file = JobFile::default();
     file.job.lanes = lanes;
-    let spec = job::spec(&file, &data, [0; 32]).unwrap();
+    let spec = job::spec(&file, &data, None, data::Digests::default()).unwrap();
     let Work::Train(training) = spec.work.clone() else { panic!("it trains") };
     let party = PartyReport {
         device: "cpu (test)".into(),
@@ -24,7 +24,7 @@ fn report(lanes: u16) -> Report {
         peak_rss_bytes: 5_000_000,
         peer_rtt_seconds: 1e-4,
     };
-    let completed = Completed { reports: [party.clone(), party.clone(), party], startup_seconds: 0.5 };
+    let completed = Completed { reports: [party.clone(), party.clone(), party], startup_seconds: 0.5, result: None };
     let confusion = Some(vec![vec![40, 2], vec![1, 71]]);
     let plain = Outcome { complete: true, accuracy: Some(0.96), auroc: Some(0.98), confusion, ..Outcome::default() };
     Report::new(&Findings {
@@ -89,7 +89,7 @@ fn the_text_stands_mpc_beside_plaintext() {
     let text = report(4).text();
     let line =
         |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name}: {text}"));
-    assert!(line("test accuracy").ends_with("0.9700      0.9600"), "{text}");
+    assert!(line("test accuracy").ends_with("0.9700        0.9600"), "{text}");
     assert!(line("4 lanes over 1").contains("strong 2.00, weak 3.20; predicted ceiling"), "{text}");
     assert!(line("per step and party").contains("1.0 kB sent, 10 rounds"), "{text}");
     assert!(line("where the time goes").contains("compute 75 %, send 0 %, wait 25 %"), "{text}");

@@ -1,5 +1,7 @@
 //! The report for people.
 
+use std::collections::BTreeMap;
+
 use super::Report;
 
 /// Classes whose confusions fit a screen.
@@ -30,7 +32,7 @@ impl Report {
         ];
         lines.extend(self.missing_line());
         lines.push(String::new());
-        lines.push(format!("{:22}{:>12}{:>12}", "", "under MPC", "plaintext"));
+        lines.push(format!("{:22}{:>12}{:>14}", "", "under MPC", "plaintext"));
         lines.extend(self.metric_lines());
         lines.push(confusion_text(self.plaintext_confusion.as_deref(), &self.classes));
         lines.push(row(
@@ -48,7 +50,7 @@ impl Report {
         lines.extend(self.speedup_line());
         let sent = bytes(self.bytes_per_step_per_party);
         lines.push(row("per step and party", &format!("{sent} sent, {:.0} rounds", self.rounds_per_step)));
-        lines.push(row("where the time goes", &self.phase_text()));
+        lines.push(row("where the time goes", &phase_text(&self.phases)));
         #[allow(clippy::cast_precision_loss, reason = "memory sizes fit a double's 53 bits")]
         let peak = bytes(self.peak_rss_bytes as f64);
         lines.push(row("peak memory", &format!("{peak} (largest party)")));
@@ -71,9 +73,13 @@ impl Report {
             ("test AUROC", self.auroc, self.plaintext_auroc),
             ("test mean squared error", self.test_loss, self.plaintext_test_loss),
         ];
-        let shown = |value: Option<f64>| value.map_or("not opened".into(), |value| format!("{value:.4}"));
+        let shown = |value: Option<f64>, none: &str| value.map_or(none.into(), |value| format!("{value:.4}"));
         let present = metrics.into_iter().filter(|(_, mpc, plain)| mpc.is_some() || plain.is_some());
-        present.map(|(name, mpc, plain)| format!("{name:22}{:>12}{:>12}", shown(mpc), shown(plain))).collect()
+        present
+            .map(|(name, mpc, plain)| {
+                format!("{name:22}{:>12}{:>14}", shown(mpc, "not opened"), shown(plain, "not computed"))
+            })
+            .collect()
     }
 
     fn speedup_line(&self) -> Option<String> {
@@ -82,27 +88,28 @@ impl Report {
             format!("strong {strong:.2}, weak {weak:.2}; predicted ceiling {predicted:.2}, ideal {}", self.lanes);
         Some(row(&format!("{} lanes over 1", self.lanes), &text))
     }
-
-    fn phase_text(&self) -> String {
-        let named = [
-            ("compute", "compute"),
-            ("open_send", "send"),
-            ("open_wait", "wait"),
-            ("truncate", "truncate"),
-            ("allreduce", "all-reduce"),
-        ];
-        let share = |phase: &str| 100.0 * self.phases.get(phase).copied().unwrap_or(0.0);
-        let mut parts: Vec<String> =
-            named.iter().map(|(phase, name)| format!("{name} {:.0} %", share(phase))).collect();
-        let other = 100.0 - named.iter().map(|(phase, _)| share(phase)).sum::<f64>();
-        if other >= 0.5 && !self.phases.is_empty() {
-            parts.push(format!("other {other:.0} %"));
-        }
-        parts.join(", ")
-    }
 }
 
-fn row(name: &str, text: &str) -> String {
+/// Shares of time by phase, in words.
+pub(crate) fn phase_text(phases: &BTreeMap<String, f64>) -> String {
+    let named = [
+        ("compute", "compute"),
+        ("open_send", "send"),
+        ("open_wait", "wait"),
+        ("truncate", "truncate"),
+        ("allreduce", "all-reduce"),
+    ];
+    let share = |phase: &str| 100.0 * phases.get(phase).copied().unwrap_or(0.0);
+    let mut parts: Vec<String> = named.iter().map(|(phase, name)| format!("{name} {:.0} %", share(phase))).collect();
+    let other = 100.0 - named.iter().map(|(phase, _)| share(phase)).sum::<f64>();
+    if other >= 0.5 && !phases.is_empty() {
+        parts.push(format!("other {other:.0} %"));
+    }
+    parts.join(", ")
+}
+
+/// A named line.
+pub(crate) fn row(name: &str, text: &str) -> String {
     format!("{name:22}{text}")
 }
 

@@ -4,23 +4,24 @@ use proptest::prelude::*;
 use shared::model::Schedule;
 
 use super::*;
+use crate::args::RunArgs;
 
 fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     pairs.into_iter()
 }
 
-fn set(assignments: &[&str]) -> RunArgs {
-    RunArgs { set: assignments.iter().map(|&text| text.to_owned()).collect(), ..RunArgs::default() }
+fn set(assignments: &[&str]) -> JobArgs {
+    JobArgs { set: assignments.iter().map(|&text| text.to_owned()).collect(), ..JobArgs::default() }
 }
 
-fn refused(args: &RunArgs, variables: &[(&str, &str)]) -> String {
+fn refused(args: &JobArgs, variables: &[(&str, &str)]) -> String {
     load(args, env(variables)).unwrap_err().to_string()
 }
 
 #[test]
 fn nothing_given_means_defaults() {
-    let settings = load(&RunArgs::default(), env(&[("HOME", "/"), ("MPC_PARTY", "1")])).unwrap();
+    let settings = load(&JobArgs::default(), env(&[("HOME", "/"), ("MPC_PARTY", "1")])).unwrap();
     assert_eq!(settings.job, JobFile::default());
     assert!(settings.describe().contains("train.lr"), "{}", settings.describe());
 }
@@ -30,7 +31,11 @@ fn later_layers_win_and_origins_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("job.toml");
     std::fs::write(&path, "[train]\nlr = 0.25\nbatch = 32\nmomentum = 0.9\n").unwrap();
-    let args = RunArgs { config: Some(path), seed: Some(9), ..set(&["train.batch=16"]) };
+    let args = RunArgs {
+        job: JobArgs { config: Some(path), ..set(&["train.batch=16"]) },
+        seed: Some(9),
+        ..RunArgs::default()
+    };
     let settings = load(&args, env(&[("MPC_TRAIN_BATCH", "8"), ("MPC_TRAIN_MOMENTUM", "0.5")])).unwrap();
     let train = &settings.job.train;
     assert_eq!((train.lr, train.batch, train.momentum, train.seed), (0.25, 16, 0.5, 9));
@@ -65,7 +70,7 @@ fn values_of_every_kind_can_be_set() {
 fn unknown_keys_name_the_nearest() {
     let text = refused(&set(&["train.epoch=3"]), &[]);
     assert_eq!(text, "unknown key \"train.epoch\" (flag --set); did you mean \"train.epochs\"?");
-    let text = refused(&RunArgs::default(), &[("MPC_TRIAN_LR", "1")]);
+    let text = refused(&JobArgs::default(), &[("MPC_TRIAN_LR", "1")]);
     assert_eq!(text, "unknown key \"trian.lr\" (environment MPC_TRIAN_LR); did you mean \"train.lr\"?");
     assert!(refused(&set(&["zzz.qqq=1"]), &[]).contains("the sections are"));
     assert!(refused(&set(&["train.lr"]), &[]).contains("KEY=VALUE"));
@@ -77,7 +82,7 @@ fn unknown_keys_and_wrong_types_in_a_file_are_refused() {
     let path = folder.path().join("job.toml");
     let with = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        refused(&RunArgs { config: Some(path.clone()), ..RunArgs::default() }, &[])
+        refused(&JobArgs { config: Some(path.clone()), ..JobArgs::default() }, &[])
     };
     let text = with("[train]\nlearning_rate = 1.0\n");
     assert!(text.contains("unknown key \"train.learning_rate\"") && text.contains("job.toml"), "{text}");
@@ -88,7 +93,7 @@ fn unknown_keys_and_wrong_types_in_a_file_are_refused() {
         "{}",
         with("[protocol]\nfraction_bits = 40\n")
     );
-    let missing = RunArgs { config: Some("/no/such.toml".into()), ..RunArgs::default() };
+    let missing = JobArgs { config: Some("/no/such.toml".into()), ..JobArgs::default() };
     assert!(refused(&missing, &[]).contains("/no/such.toml"));
 }
 
@@ -117,17 +122,17 @@ fn values_are_not_bent_into_another_type() {
 
 #[test]
 fn values_out_of_range_name_key_value_range_and_origin() {
-    let text = refused(&RunArgs { gpus: Some(0), ..RunArgs::default() }, &[]);
+    let text = refused(&JobArgs { gpus: Some(0), ..JobArgs::default() }, &[]);
     assert_eq!(text, "job.lanes = 0 is out of range: 1 to 64 lanes (GPUs) per party (flag --gpus)");
-    let text = refused(&RunArgs { parties: Some(4), ..RunArgs::default() }, &[]);
+    let text = refused(&JobArgs { parties: Some(4), ..JobArgs::default() }, &[]);
     assert!(text.contains("3 is supported; 2 (with a dealer) and 4 or more are planned"), "{text}");
-    assert!(refused(&RunArgs::default(), &[("MPC_TRAIN_LR", "-1")]).contains("train.lr = -1"));
+    assert!(refused(&JobArgs::default(), &[("MPC_TRAIN_LR", "-1")]).contains("train.lr = -1"));
 }
 
 #[test]
 fn the_sample_job_file_is_valid() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/job.toml").into();
-    let job = load(&RunArgs { config: Some(path), ..RunArgs::default() }, env(&[])).unwrap().job;
+    let job = load(&JobArgs { config: Some(path), ..JobArgs::default() }, env(&[])).unwrap().job;
     assert_eq!(job, JobFile::default(), "the sample shows the defaults");
 }
 
@@ -135,7 +140,7 @@ fn the_sample_job_file_is_valid() {
 fn from_file(text: &[u8]) -> Result<Settings, SettingsError> {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), text).unwrap();
-    load(&RunArgs { config: Some(file.path().to_owned()), ..RunArgs::default() }, env(&[]))
+    load(&JobArgs { config: Some(file.path().to_owned()), ..JobArgs::default() }, env(&[]))
 }
 
 proptest! {

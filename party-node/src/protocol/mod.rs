@@ -40,7 +40,7 @@ pub use mul::{
     Matrix, conv, conv_doubled, conv_images_doubled, conv_weights_doubled, matmul, matmul_doubled, mul, mul_doubled,
     square_doubled,
 };
-pub use open::open;
+pub use open::{open, open_to_owner};
 pub use prss::{PairKeys, Purpose};
 pub use random::{biased, biased_bits, random_bits};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};

@@ -77,6 +77,8 @@ pub enum Purpose {
     Input,
     /// Random bits of the evaluators.
     RandomBit,
+    /// Masks of an addend that leaves the parties.
+    Zero,
 }
 
 /// Where a stream lies: never used twice under one key.

@@ -158,6 +158,7 @@ mod tests {
             during: Snapshot::default(),
             calibration: None,
             parameters: None,
+            result: None,
         }
     }
 

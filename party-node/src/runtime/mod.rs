@@ -13,6 +13,7 @@ mod party;
 mod process;
 mod report;
 mod scrape;
+mod unseal;
 
 use std::io;
 use std::net::IpAddr;

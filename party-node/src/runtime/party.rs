@@ -7,11 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use shared::ids::{Lane, PartyId};
-use shared::job::{JobError, JobSpec, PROTOCOL_VERSION, Training, Work};
-use shared::share::{SealedShare, Share};
-use shared::wire::{
-    CONTROL_MESSAGE_MAX, DataShare, Failure, FailureKind, FromParty, PartyReport, Roster, Setup, ToParty,
-};
+use shared::job::{JobError, JobSpec, PROTOCOL_VERSION, Work};
+use shared::share::Addend;
+use shared::wire::{DataShare, Failure, FailureKind, FromParty, PartyReport, Roster, Setup, ToParty};
 use tracing::{error_span, info};
 
 use super::connect::{ConnectedLane, Listening};
@@ -22,6 +20,7 @@ use super::metrics::{Link, Metrics};
 use super::report;
 use super::scrape::MetricsServer;
 use super::sealed_model::SealedModel;
+use super::unseal;
 use crate::collective::{self, HostMember};
 use crate::compute::{Compute, CpuDevice};
 use crate::meter::LaneCounters;
@@ -82,7 +81,7 @@ fn serve_job(
 
     // Shares come only after every lane has proved to every peer that all mean the same job.
     let data = match &setup.job.work {
-        Work::Train(training) => Some(Arc::new(unseal(training, inbox.data()?)?)),
+        Work::Train(_) | Work::Infer(_) => Some(Arc::new(unseal::unseal(setup, inbox.data()?)?)),
         Work::Bench(_) => None,
     };
     let devices = open_devices(&setup.job);
@@ -90,6 +89,7 @@ fn serve_job(
     let lanes = session.lane_setups(connected, data.as_ref());
     let owner = Owner { party: setup.party, epoch: setup.epoch };
     let outcomes = lanes::run_all(lanes, &session.stop, owner, work)?;
+    hand_out(setup, &outcomes, reports)?;
     finish(setup, outcomes, &devices, &links)
 }
 
@@ -153,10 +153,12 @@ fn check(job: &JobSpec) -> Result<(), Failure> {
     }
     job.check().map_err(|error| {
         let kind = match error {
-            JobError::NoSuchResult(_) | JobError::RevealedTwice(_) => FailureKind::Policy,
-            JobError::CompareBits(_) | JobError::Classes { .. } | JobError::Clip { .. } | JobError::Model(_) => {
-                FailureKind::Job
-            }
+            JobError::NoSuchResult(_) | JobError::RevealedTwice(_) | JobError::NoPredictions => FailureKind::Policy,
+            JobError::CompareBits(_)
+            | JobError::Classes { .. }
+            | JobError::Clip { .. }
+            | JobError::Model(_)
+            | JobError::NoRows => FailureKind::Job,
         };
         failure(kind, error.to_string())
     })
@@ -172,29 +174,6 @@ fn serve_metrics(setup: &Setup, metrics: &Arc<Metrics>) -> Result<Option<Metrics
 
 fn tell(reports: &Reports, message: &FromParty) -> Result<(), Failure> {
     reports.send(message).map_err(|e| control(&e))
-}
-
-/// Stretches the seeds to shares of the sizes that the job names; what came over the channel is dropped on the way.
-fn unseal(training: &Training, data: DataShare) -> Result<PartyData, Failure> {
-    let (inputs, outputs) = (training.model.inputs(), training.model.outputs());
-    Ok(PartyData {
-        train_x: open_share("training rows", data.train_x, training.train_rows, inputs)?,
-        train_y: open_share("training targets", data.train_y, training.train_rows, outputs)?,
-        test_x: open_share("test rows", data.test_x, training.test_rows, inputs)?,
-        test_y: open_share("test targets", data.test_y, training.test_rows, outputs)?,
-    })
-}
-
-fn open_share(what: &str, sealed: SealedShare, rows: usize, width: usize) -> Result<Share, Failure> {
-    // The two parties that receive words could not receive more, so a seed stands for no more either.
-    let len = rows.checked_mul(width).filter(|len| *len <= CONTROL_MESSAGE_MAX / 8);
-    len.and_then(|len| sealed.into_share(len)).ok_or_else(|| {
-        let reason = format!(
-            "the share of the {what} is not {rows} x {width} elements as the job says: split the data again with the \
-             program that writes the job"
-        );
-        failure(FailureKind::Job, reason)
-    })
 }
 
 fn open_devices(job: &JobSpec) -> Vec<Arc<dyn Compute>> {
@@ -250,6 +229,21 @@ fn progress(metrics: Arc<Metrics>, reports: Reports) -> Box<dyn Fn(usize, usize)
             let _ = reports.send(&FromParty::Progress { step, steps });
         }
     })
+}
+
+/// Sends this party's part of a result to whoever started it, if the policy names that result.
+fn hand_out(setup: &Setup, outcomes: &[LaneOutcome], reports: &Reports) -> Result<(), Failure> {
+    let results = || outcomes.iter().filter_map(|lane| lane.result.as_ref());
+    let Some((what, _)) = results().next() else { return Ok(()) };
+    if let Some((other, _)) = results().find(|(other, _)| other != what || !setup.job.reveal.contains(other)) {
+        let reason =
+            format!("{} would leave the party, which the reveal policy of the job does not name", other.name());
+        return Err(failure(FailureKind::Policy, reason));
+    }
+    let parts: Vec<Addend> = results().map(|(_, addend)| addend.clone()).collect();
+    let addend = Addend::concat(&parts);
+    info!("hands its part of {} values of {} to whoever started the job", addend.len(), what.name());
+    tell(reports, &FromParty::Result { what: *what, addend })
 }
 
 /// Seals the model and sums up.

@@ -84,6 +84,7 @@ mod tests {
             during: Snapshot { phase_seconds, rounds, sent_bytes },
             calibration: None,
             parameters: None,
+            result: None,
         }
     }
 

@@ -11,10 +11,15 @@ use std::time::{Duration, Instant};
 
 use shared::fixed::FixedPoint;
 use shared::ids::{JobId, PartyId};
-use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Reveal, Training, Work};
-use shared::model::{Model, TrainSpec};
-use shared::share::split;
-use shared::wire::{DataShare, Failure, FailureKind, FromParty, PartyReport, Roster, RosterEntry, Setup, ToParty};
+use shared::job::{
+    Inference, JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Reveal, Start, Training, Work, public_digest,
+};
+use shared::model::{Loss, Model, TrainSpec};
+use shared::share::{Addend, split};
+use shared::wire::{
+    DataShare, Failure, FailureKind, FromParty, InferenceShare, PartyReport, Roster, RosterEntry, Setup, ToParty,
+    TrainingShare, WeightsShare,
+};
 
 use super::control::{Commands, Reports, read_message, write_message};
 use super::lanes::LaneWork;
@@ -22,7 +27,7 @@ use super::sealed_model::SealedModel;
 use super::{conclude, party, scrape};
 use crate::meter::{Meter, Phase};
 use crate::protocol::ProtocolError;
-use crate::train::{LaneError, LaneOutcome, LaneSetup};
+use crate::train::{LaneError, LaneOutcome, LaneSetup, PartyData, TrainingData, run_lane};
 
 /// A benchmark job of `lanes` lanes, for the party with this number.
 pub(super) fn setup(party: usize, lanes: u16) -> Setup {
@@ -53,6 +58,7 @@ fn training_setup(party: usize, lanes: u16, folder: &tempfile::TempDir) -> Setup
         train_rows: 3,
         test_rows: 1,
         data_digest: [0; 32],
+        start: Start::Seeded,
         max_steps: None,
         calibration_steps: 0,
     };
@@ -116,16 +122,25 @@ fn give_data(children: &mut [Child; 3]) {
     let [train_x, train_y, test_x, test_y] = [6, 3, 2, 1].map(|len| split(&vec![one; len]).into_iter());
     let parts = train_x.zip(train_y).zip(test_x.zip(test_y));
     for (child, ((train_x, train_y), (test_x, test_y))) in children.iter_mut().zip(parts) {
-        child.tell(&ToParty::Data(Box::new(DataShare { train_x, train_y, test_x, test_y })));
+        let share = TrainingShare { train_x, train_y, test_x, test_y, start: None };
+        child.tell(&ToParty::Data(Box::new(DataShare::Training(share))));
     }
 }
 
 /// Keys, shares and openings that lanes of this process met, for the test of the logs.
 static SECRETS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+fn training_data(setup: &LaneSetup) -> Option<&TrainingData> {
+    match setup.data.as_deref() {
+        Some(PartyData::Training(data)) => Some(data),
+        _ => None,
+    }
+}
+
 fn note_secrets(setup: &LaneSetup) {
     let keys = setup.keys.for_inspection().into_iter().flatten().map(u64::from);
-    let data = setup.data.iter().flat_map(|data| data.train_x.first.iter().chain(&data.train_y.second).copied());
+    let data = training_data(setup);
+    let data = data.iter().flat_map(|data| data.train_x.first.iter().chain(&data.train_y.second).copied());
     let words: Vec<u64> = keys.chain(data).collect();
     let spellings = words.into_iter().flat_map(|word| [format!("{word}"), format!("{word:x}"), format!("{word:X}")]);
     SECRETS.lock().unwrap().extend(spellings.chain([OPENED.to_string()]));
@@ -161,7 +176,8 @@ fn greet(mut setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
         train_seconds: 0.1,
         during: setup.counters.snapshot(),
         calibration: None,
-        parameters: setup.data.map(|data| data.train_y.clone()),
+        parameters: training_data(&setup).map(|data| data.train_y.clone()),
+        result: None,
     })
 }
 
@@ -343,12 +359,113 @@ fn data_of_another_size_and_messages_out_of_order_are_refused() {
     let setups = [0, 1, 2].map(|party| training_setup(party, 1, &folder));
     let (mut children, _) = start_all(setups, greet);
     let short = || split(&[1, 2]).into_iter().nth(1).unwrap();
-    let data = DataShare { train_x: short(), train_y: short(), test_x: short(), test_y: short() };
-    children[1].tell(&ToParty::Data(Box::new(data)));
+    let data = TrainingShare { train_x: short(), train_y: short(), test_x: short(), test_y: short(), start: None };
+    children[1].tell(&ToParty::Data(Box::new(DataShare::Training(data))));
     let [_, child, _] = children;
     let failure = child.thread.join().unwrap().unwrap_err();
     assert!(failure.reason.starts_with("the share of the training rows is not 3 x 2 elements"), "{failure:?}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// An inference on 2 rows of 2 features.
+fn inference_setup(party: usize, lanes: u16, model_digest: Option<[u8; 32]>) -> Setup {
+    let mut setup = setup(party, lanes);
+    let work = Inference {
+        model: Model::mlp(2, &[], 1, Loss::MeanSquared),
+        rows: 2,
+        public_model: model_digest.is_some(),
+        data_digest: [0; 32],
+        model_digest: model_digest.unwrap_or_default(),
+    };
+    (setup.job.work, setup.job.reveal) = (Work::Infer(Box::new(work)), vec![Reveal::Predictions]);
+    setup
+}
+
+/// Rows (1, 2) and (3, 4), and the model `2 x - y + 0.5`, secret or public.
+fn give_inference(children: &mut [Child; 3], public: bool) {
+    let encode = |values: &[f64]| values.iter().map(|&value| FixedPoint::DEFAULT.constant(value)).collect::<Vec<u64>>();
+    let (x, weights) = (encode(&[1.0, 2.0, 3.0, 4.0]), encode(&[2.0, -1.0, 0.5]));
+    let (parameters, buffers) = (split(&weights).into_iter(), split(&[]).into_iter());
+    for (child, ((x, parameters), buffers)) in
+        children.iter_mut().zip(split(&x).into_iter().zip(parameters).zip(buffers))
+    {
+        let weights = if public {
+            WeightsShare::Public { parameters: weights.clone(), buffers: vec![] }
+        } else {
+            WeightsShare::Secret { parameters, buffers }
+        };
+        child.tell(&ToParty::Data(Box::new(DataShare::Inference(InferenceShare { x, weights }))));
+    }
+}
+
+#[test]
+fn whoever_started_an_inference_alone_can_join_its_predictions() {
+    let digest = public_digest(&[&[2.0, -1.0, 0.5].map(|value| FixedPoint::DEFAULT.constant(value)), &[]]);
+    for model_digest in [None, Some(digest)] {
+        let setups = [0, 1, 2].map(|party| inference_setup(party, 2, model_digest));
+        let (mut children, _) = start_all(setups, run_lane);
+        give_inference(&mut children, model_digest.is_some());
+        let mut addends = Vec::new();
+        for mut child in children {
+            assert!(matches!(child.hear(), FromParty::Connected));
+            assert!(matches!(child.hear(), FromParty::Progress { step: 2, steps: 2 }));
+            let FromParty::Result { what: Reveal::Predictions, addend } = child.hear() else { panic!("no result") };
+            addends.push(addend);
+            let FromParty::Finished(report) = child.hear() else { panic!("not finished") };
+            assert!(report.opened.is_empty() && child.thread.join().unwrap().is_ok());
+        }
+        let words = Addend::join(&addends.try_into().unwrap()).unwrap();
+        let scores: Vec<f64> = words.into_iter().map(|word| FixedPoint::DEFAULT.decode(word)).collect();
+        assert!((scores[0] - 0.5).abs() < 1e-4 && (scores[1] - 2.5).abs() < 1e-4, "{scores:?}");
+    }
+}
+
+#[test]
+fn a_result_that_the_policy_does_not_name_never_leaves_a_party() {
+    let refused = Child::start(
+        {
+            let mut setup = inference_setup(0, 1, None);
+            setup.job.reveal.clear();
+            setup
+        },
+        run_lane,
+    );
+    let failure = refused.thread.join().unwrap().unwrap_err();
+    assert_eq!(failure.kind, FailureKind::Policy);
+    assert!(failure.reason.contains("does not name predictions"), "{}", failure.reason);
+
+    /// A lane that hands out weights, whatever the job says.
+    fn talkative(setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
+        let outcome = greet(setup)?;
+        Ok(LaneOutcome { result: Some((Reveal::Weights, Addend::new(vec![7, 8, 9]))), ..outcome })
+    }
+    let folders: [_; 3] = std::array::from_fn(|_| tempfile::tempdir().unwrap());
+    let (mut children, _) = start_all([0, 1, 2].map(|party| training_setup(party, 2, &folders[party])), talkative);
+    give_data(&mut children);
+    for mut child in children {
+        assert!(matches!(child.hear(), FromParty::Connected));
+        assert!(matches!(child.hear(), FromParty::Progress { .. }));
+        let FromParty::Failed(failure) = child.hear() else { panic!("its share left") };
+        assert_eq!(failure.kind, FailureKind::Policy);
+        assert!(failure.reason.starts_with("weights would leave the party"), "{}", failure.reason);
+        assert!(child.thread.join().unwrap().is_err());
+    }
+}
+
+#[test]
+fn a_public_model_that_is_not_the_job_s_is_refused() {
+    let refused = |setups: [Setup; 3]| {
+        let (mut children, _) = start_all(setups, run_lane);
+        for child in &mut children {
+            assert!(matches!(child.hear(), FromParty::Connected));
+        }
+        give_inference(&mut children, true);
+        children.map(|child| child.thread.join().unwrap().unwrap_err().reason)
+    };
+    let reasons = refused([0, 1, 2].map(|party| inference_setup(party, 1, Some([9; 32]))));
+    assert_eq!(reasons, ["the public model is not the one whose digest the job names"; 3]);
+    let reasons = refused([0, 1, 2].map(|party| inference_setup(party, 1, None)));
+    assert_eq!(reasons, ["the data message and the job do not agree on whether the model is public"; 3]);
 }
 
 #[test]

@@ -4,7 +4,8 @@ use shared::job::Reveal;
 use shared::model::{Loss, Model};
 use shared::share::Share;
 
-use super::PartyData;
+use super::TrainingData;
+use super::infer::block_rows;
 use crate::layers::{Network, fold_batch_norms};
 use crate::ops::{argmax, divide};
 use crate::protocol::{
@@ -12,8 +13,6 @@ use crate::protocol::{
     square_doubled, trunc, trunc_exact, trunc_floor,
 };
 
-/// Test rows that pass through the network at a time.
-const ROWS_AT_ONCE: usize = 1536;
 /// Score pairs that are compared at a time.
 const PAIRS_AT_ONCE: usize = 1 << 20;
 
@@ -22,13 +21,13 @@ pub(super) fn evaluate(
     party: &Party,
     model: &Model,
     (parameters, averages): (&Share, &Share),
-    data: &PartyData,
+    data: &TrainingData,
     policy: &[Reveal],
     alive: &dyn Fn(),
 ) -> Result<Vec<(Reveal, f64)>, ProtocolError> {
     let rows = data.test_x.len() / model.inputs();
     let mut opened = Vec::new();
-    if rows == 0 || policy.is_empty() {
+    if rows == 0 || policy.iter().all(|reveal| reveal.is_for_its_owner()) {
         return Ok(opened);
     }
     let (model, parameters) = &fold_batch_norms(party, model, parameters, averages)?;
@@ -68,9 +67,9 @@ where
 /// Raw scores of all rows, in shares.
 fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usize) -> Result<Share, ProtocolError> {
     let (inputs, network) = (model.inputs(), &Network::new(model, parameters));
-    let mut scores = Vec::new();
-    for start in (0..rows).step_by(ROWS_AT_ONCE) {
-        let count = ROWS_AT_ONCE.min(rows - start);
+    let (mut scores, block) = (Vec::new(), block_rows(model));
+    for start in (0..rows).step_by(block) {
+        let count = block.min(rows - start);
         scores.extend(party.run_in(&split_in_three(count), |tile, rows| async move {
             let x = tile.enter(x, (start + rows.start) * inputs..(start + rows.end) * inputs);
             let (scores, _) = network.forward(&tile, x, rows, None).await?;

@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use shared::job::{JobSpec, Training, Work};
-use shared::share::Share;
+use shared::ids::PartyId;
+use shared::job::{JobSpec, Reveal, Training, Work};
+use shared::share::{Addend, Share};
 use shared::wire::Calibration;
 
 use super::evaluate::evaluate;
 use super::optimiser::Optimiser;
-use super::{LaneError, LaneOutcome, LaneSetup, PartyData, bench};
+use super::{LaneError, LaneOutcome, LaneSetup, PartyData, TrainingData, Weights, bench, infer};
 use crate::collective::{Collective, CollectiveError, shard_range};
 use crate::layers::{Network, Step, loss_gradient};
 use crate::meter::{Meter, Phase, Snapshot};
-use crate::protocol::{Party, ProtocolError, split_in_three};
+use crate::protocol::{Party, ProtocolError, open_to_owner, split_in_three};
 
 /// Runs a lane of a job to its end: calibration, training, evaluation, goodbye.
 pub fn run_lane(setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
@@ -54,20 +55,23 @@ enum Team {
 impl LaneRun {
     fn work(&mut self, job: &Arc<JobSpec>, data: Option<&Arc<PartyData>>) -> Result<LaneOutcome, LaneError> {
         self.party.meter().switch(Phase::Compute);
-        match (&job.work, data) {
-            (Work::Train(training), Some(data)) => self.train(job, training, data),
-            (Work::Train(_), None) => Err(LaneError::Job("a training job came without data".into())),
+        let (rank, size) = self.place(Team::All);
+        match (&job.work, data.map(|data| &**data)) {
+            (Work::Train(training), Some(PartyData::Training(data))) => self.train(job, training, data),
+            (Work::Infer(inference), Some(PartyData::Inference(data))) => {
+                infer::run(&self.party, inference, data, rank, size, &self.progress)
+            }
+            (Work::Train(_) | Work::Infer(_), _) => Err(LaneError::Job("the job came without its data".into())),
             (Work::Bench(micro), _) => {
-                bench::run(&self.party, *micro, self.collective.rank(), self.collective.size(), &job.reveal)
-                    .map_err(|source| self.peer(source))
+                bench::run(&self.party, *micro, rank, size, &job.reveal).map_err(|source| self.peer(source))
             }
         }
     }
 
-    fn train(&mut self, job: &JobSpec, training: &Training, data: &PartyData) -> Result<LaneOutcome, LaneError> {
+    fn train(&mut self, job: &JobSpec, training: &Training, data: &TrainingData) -> Result<LaneOutcome, LaneError> {
         let first = self.collective.rank() == 0;
         Optimiser::check(&training.train, self.party.fixed().bits()).map_err(LaneError::Job)?;
-        let mut weights = Weights::initial(&self.party, training);
+        let mut weights = data.start.clone().unwrap_or_else(|| initial(&self.party, training));
         let calibration = self.calibrate(training, data, &weights)?;
         let before = self.party.meter().snapshot();
         let start = Instant::now();
@@ -100,7 +104,12 @@ impl LaneRun {
             let Weights { parameters, averages } = weights;
             let opened = evaluate(&self.party, &training.model, (&parameters, &averages), data, &job.reveal, &alive);
             outcome.opened = opened.map_err(|source| self.peer(source))?;
-            outcome.parameters = Some(Share::concat(&[parameters, averages]));
+            let weights = Share::concat(&[parameters, averages]);
+            if job.reveal.contains(&Reveal::Weights) {
+                let addend = weights_for_owner(&self.party, &weights).map_err(|source| self.peer(source))?;
+                outcome.result = Some((Reveal::Weights, addend));
+            }
+            outcome.parameters = Some(weights);
         }
         Ok(outcome)
     }
@@ -110,7 +119,7 @@ impl LaneRun {
     fn step(
         &mut self,
         training: &Training,
-        data: &PartyData,
+        data: &TrainingData,
         weights: &Weights,
         optimiser: &mut Optimiser,
         batch: &[usize],
@@ -145,7 +154,7 @@ impl LaneRun {
     fn calibrate(
         &mut self,
         training: &Training,
-        data: &PartyData,
+        data: &TrainingData,
         weights: &Weights,
     ) -> Result<Option<Calibration>, LaneError> {
         if training.calibration_steps == 0 || self.collective.size() == 1 {
@@ -172,7 +181,7 @@ impl LaneRun {
     fn time_steps(
         &mut self,
         training: &Training,
-        data: &PartyData,
+        data: &TrainingData,
         weights: &Weights,
         batch: &[usize],
         team: Team,
@@ -227,33 +236,24 @@ impl LaneRun {
     }
 }
 
-/// What training changes.
-struct Weights {
-    parameters: Share,
-    /// Running averages of batch-norms; every lane has those of its own slices.
-    averages: Share,
-}
-
-impl Weights {
-    /// The public initial values, which need no randomness.
-    fn initial(party: &Party, training: &Training) -> Self {
-        Self {
-            parameters: public_share(party, &training.model.initial_parameters(training.train.seed)),
-            averages: public_share(party, &training.model.initial_buffers()),
-        }
-    }
-}
-
-/// Public numbers as a sharing: all of it in component 0.
-fn public_share(party: &Party, values: &[f64]) -> Share {
+/// The public initial values, which need no randomness.
+fn initial(party: &Party, training: &Training) -> Weights {
     let fixed = party.fixed();
-    let words: Vec<u64> = values.iter().map(|&value| fixed.constant(value)).collect();
-    let zeros = vec![0; words.len()];
-    match party.me().index() {
-        0 => Share { first: words, second: zeros },
-        1 => Share { first: zeros.clone(), second: zeros },
-        _ => Share { first: zeros, second: words },
+    let public =
+        |values: Vec<f64>| Share::of_public(party.me(), values.iter().map(|&value| fixed.constant(value)).collect());
+    Weights {
+        parameters: public(training.model.initial_parameters(training.train.seed)),
+        averages: public(training.model.initial_buffers()),
     }
+}
+
+/// This party's addend of the trained model.
+fn weights_for_owner(party: &Party, weights: &Share) -> Result<Addend, ProtocolError> {
+    party.meter().revealed(Reveal::Weights);
+    let mut addends = party.run(&PartyId::ALL[..1], |tile, _| async move {
+        Ok(open_to_owner(&tile, &tile.enter(weights, 0..weights.len())))
+    })?;
+    Ok(addends.pop().expect("one tile, one result"))
 }
 
 /// An additive sharing of twice the gradient, summed over the samples of this lane's slice, and the running averages
@@ -261,7 +261,7 @@ fn public_share(party: &Party, values: &[f64]) -> Share {
 fn gradient(
     party: &Party,
     training: &Training,
-    data: &PartyData,
+    data: &TrainingData,
     weights: &Weights,
     (number, batch, slice): (u64, &[usize], Range<usize>),
 ) -> Result<(Vec<u64>, Share), ProtocolError> {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod evaluate;
+mod infer;
 mod lane;
 mod optimiser;
 
@@ -10,7 +11,7 @@ use std::sync::atomic::AtomicBool;
 
 use shared::ids::Lane;
 use shared::job::{JobSpec, Reveal};
-use shared::share::Share;
+use shared::share::{Addend, Share};
 use shared::wire::Calibration;
 
 pub use lane::run_lane;
@@ -21,8 +22,33 @@ use crate::meter::{LaneCounters, Snapshot};
 use crate::protocol::{PairKeys, ProtocolError};
 use crate::transport::{Transport, TransportError};
 
-/// A party's shares of the data: row-major features and targets.
-pub struct PartyData {
+/// A party's shares of what a job works on.
+pub enum PartyData {
+    /// Of a training.
+    Training(TrainingData),
+    /// Of an inference.
+    Inference(InferenceData),
+}
+
+/// A party's shares of rows and a model to run on them.
+pub struct InferenceData {
+    /// Row-major features.
+    pub x: Share,
+    /// The model.
+    pub weights: Weights,
+}
+
+/// A party's shares of a model.
+#[derive(Clone)]
+pub struct Weights {
+    /// Parameters of all layers.
+    pub parameters: Share,
+    /// Running averages of batch-norms; in training every lane has those of its own slices.
+    pub averages: Share,
+}
+
+/// A party's shares of a data set: row-major features and targets.
+pub struct TrainingData {
     /// Training rows.
     pub train_x: Share,
     /// Their targets.
@@ -31,6 +57,8 @@ pub struct PartyData {
     pub test_x: Share,
     /// Their targets.
     pub test_y: Share,
+    /// What training begins with; the public initial parameters of the job's seed if none.
+    pub start: Option<Weights>,
 }
 
 /// What a lane needs.
@@ -47,13 +75,13 @@ pub struct LaneSetup {
     pub device: Arc<dyn Compute>,
     /// To the other lanes of this party.
     pub collective: Box<dyn Collective>,
-    /// The party's data; training jobs only.
+    /// The party's data; none for benchmarks.
     pub data: Option<Arc<PartyData>>,
     /// What `/metrics` and the report read.
     pub counters: Arc<LaneCounters>,
     /// Set when the job must stop.
     pub stop: Arc<AtomicBool>,
-    /// Called with the steps done and the steps in all, by lane 0.
+    /// Called with the steps (rows, in an inference) done and those in all, by lane 0.
     pub progress: Box<dyn Fn(usize, usize) + Send>,
 }
 
@@ -62,7 +90,9 @@ pub struct LaneSetup {
 pub struct LaneOutcome {
     /// Values opened under the reveal policy (lane 0).
     pub opened: Vec<(Reveal, f64)>,
-    /// Wall seconds of each training step or timed repetition.
+    /// This lane's part of a result for whoever started the job. Lanes' parts follow one another.
+    pub result: Option<(Reveal, Addend)>,
+    /// Wall seconds of each training step, timed repetition or block of rows.
     pub step_seconds: Vec<f64>,
     /// Wall seconds of all of them.
     pub train_seconds: f64,

@@ -179,7 +179,7 @@ fn predict(
     command.args(["--bandwidth-mbit", &measured.bandwidth_mbit.to_string()]);
     // Not as measured: where the measurement itself keeps the machine too busy, packets get lost that parties would not
     // lose.
-    command.args(["--loss", &profile.shape().loss.to_string()]);
+    command.args(["--packet-loss", &profile.shape().loss.to_string()]);
     let plan = json(command)?;
     plan[key].as_f64().with_context(|| format!("the plan has no {key}"))
 }
