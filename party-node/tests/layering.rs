@@ -24,9 +24,10 @@ const UNSAFE_ALLOWED: &[&str] =
 /// Crates of this workspace, as code names them, and which of the others each may name.
 const CRATES: &[(&str, &str, &[&str])] = &[
     ("shared", "shared", &[]),
+    ("model-files", "model_files", &["shared"]),
     ("party-node", "party_node", &["shared"]),
     ("orchestrator", "orchestrator", &["shared"]),
-    ("launch", "launch", &["shared", "orchestrator", "party_node"]),
+    ("launch", "launch", &["shared", "model_files", "orchestrator", "party_node"]),
 ];
 
 #[test]
