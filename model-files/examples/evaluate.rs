@@ -12,7 +12,13 @@ use shared::model::{Conv, Layer, Pool, Shape, Source, Wiring};
 
 type Error = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Error> {
+fn main() -> std::process::ExitCode {
+    let Err(error) = run() else { return std::process::ExitCode::SUCCESS };
+    println!("{error}");
+    std::process::ExitCode::FAILURE
+}
+
+fn run() -> Result<(), Error> {
     let arguments: Vec<String> = std::env::args().collect();
     let path = |name: &str| -> Result<PathBuf, Error> {
         let place = arguments.iter().position(|argument| argument == name);

@@ -182,10 +182,15 @@ fn fold_tensors(op: &Op<'_>, inputs: &[Option<&Tensor>], folder: &Path) -> Resul
             axes(op.integers("perm").unwrap_or(&reversed), first.dims.len()).map(|order| first.transposed(&order))
         }
         "Reshape" => second.and_then(|target| reshaped(first, &target.integers())),
-        "Flatten" => wrap(op.integer("axis", 1), first.dims.len() + 1).map(|axis| {
-            let rows = first.dims[..axis].iter().product::<usize>();
-            Tensor { dims: vec![rows, first.dims[axis..].iter().product()], ..first.clone() }
-        }),
+        "Flatten" => {
+            let rank = i64::try_from(first.dims.len()).unwrap_or(i64::MAX);
+            let axis = op.integer("axis", 1);
+            let axis = usize::try_from(if axis < 0 { axis + rank } else { axis }).ok();
+            axis.filter(|axis| *axis <= first.dims.len()).map(|axis| {
+                let dims = vec![first.dims[..axis].iter().product(), first.dims[axis..].iter().product()];
+                Tensor { dims, ..first.clone() }
+            })
+        }
         "Squeeze" => {
             let kept = match second {
                 Some(given) => axes(&given.integers(), first.dims.len())

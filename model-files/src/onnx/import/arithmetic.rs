@@ -91,7 +91,19 @@ impl<'a> Importer<'a> {
         constant_first: bool,
     ) -> Result<Activation, OnnxError> {
         constant.check_finite()?;
-        let numbers = self.per_channel(op, value, constant)?;
+        let numbers = match self.per_channel(op, value, constant) {
+            Ok(numbers) => numbers,
+            Err(error) => {
+                // Every element as a channel of its own; the layout behind it is the one in front.
+                let Some((flat, constant)) = self.per_element(op, value, constant)? else { return Err(error) };
+                let Base::Source(before) = value.base else { return Err(error) };
+                let result = self.with_constant(op, &flat, &constant, constant_first)?;
+                let shape = self.shape_at(before);
+                let source = self.source(op, &result)?;
+                let source = self.add(op, Layer::Reshape { shape }, &[source])?;
+                return Ok(value.like(source, shape));
+            }
+        };
         let name = op.name();
         let negated = |numbers: &[f64]| numbers.iter().map(|x| -x).collect::<Vec<_>>();
         let affine = match (op.kind(), constant_first) {
@@ -138,6 +150,28 @@ impl<'a> Importer<'a> {
             }
         }
         result.into_iter().collect::<Option<Vec<_>>>().ok_or_else(refused)
+    }
+
+    /// A value as a vector, and a constant with a number for each of its elements.
+    fn per_element(
+        &mut self,
+        op: &Op<'a>,
+        value: &Activation,
+        constant: &Tensor,
+    ) -> Result<Option<(Activation, Tensor)>, OnnxError> {
+        let dims = [&[1], &value.dims()[..]].concat();
+        if broadcast_dims(&dims, &constant.dims).as_ref() != Some(&dims) {
+            return Ok(None);
+        }
+        let Some(numbers) = constant.broadcast(&dims) else { return Ok(None) };
+        let source = self.source(op, value)?;
+        let shape = self.shape_at(source);
+        let mut in_memory = vec![0.0; shape.len()];
+        value.order().into_iter().zip(&numbers.values).for_each(|(at, number)| in_memory[at] = *number);
+        let numbers = shape.channels_first().map(|at| in_memory[at]).collect();
+        let flat = self.add(op, Layer::Flatten, &[source])?;
+        let flat = Activation::channels_first(flat, self.shape_at(flat), 1);
+        Ok(Some((flat, Tensor::vector(&constant.name, numbers))))
     }
 
     /// Puts off a scale and a shift, or merges them into the layer in front.
@@ -208,18 +242,41 @@ impl<'a> Importer<'a> {
         Ok(value.like(result, self.shape_at(result)))
     }
 
-    /// The larger or smaller of values and a constant.
+    /// The larger or smaller of several, of which constants are single numbers.
     fn bound(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
-        let nearest = "Max and Min of values and one number are supported";
-        let place = (0..2).find(|index| matches!(inputs.get(*index), Some(Value::Activation(_))));
-        let (Some(place), 2) = (place, op.proto.input.len()) else {
-            return Err(op.refused("these inputs", nearest));
+        let mut result: Option<Activation> = None;
+        let mut numbers = Vec::new();
+        for index in 0..op.proto.input.len() {
+            let Some(Value::Activation(value)) = inputs.get(index) else {
+                let number = inputs.constant(op, index)?.single().filter(|number| number.is_finite());
+                let refused = || op.refused("a constant that is not one finite number", "one number is supported");
+                numbers.push(number.ok_or_else(refused)?);
+                continue;
+            };
+            result = Some(match &result {
+                None => value.clone(),
+                Some(first) => self.larger(op, first, value)?,
+            });
+        }
+        let mut result = result.ok_or_else(|| op.refused("of constants alone", "fold constants when exporting"))?;
+        for number in numbers {
+            result = match op.kind() {
+                "Max" => self.at_least(op, result, number)?,
+                _ => self.at_most(op, result, number)?,
+            };
+        }
+        Ok(result)
+    }
+
+    /// `max(a, b) = a + max(b - a, 0)`, `min(a, b) = a - max(a - b, 0)`.
+    fn larger(&mut self, op: &Op<'a>, a: &Activation, b: &Activation) -> Result<Activation, OnnxError> {
+        let (minuend, subtrahend, layer) = match op.kind() {
+            "Max" => (b, a, Layer::Add),
+            _ => (a, b, Layer::Subtract),
         };
-        let number = inputs.constant(op, 1 - place).ok().and_then(|constant| constant.single());
-        let number = number.filter(|number| number.is_finite());
-        let number = number.ok_or_else(|| op.refused("its other input is not one finite number", nearest))?;
-        let value = inputs.activation(op, place)?;
-        if op.kind() == "Max" { self.at_least(op, value, number) } else { self.at_most(op, value, number) }
+        let difference = self.join(op, Layer::Subtract, minuend, std::slice::from_ref(subtrahend))?;
+        let difference = self.applied(op, &difference, Layer::Relu)?;
+        self.join(op, layer, a, &[difference])
     }
 
     fn at_least(&mut self, op: &Op<'a>, value: Activation, low: f64) -> Result<Activation, OnnxError> {
@@ -267,16 +324,27 @@ impl<'a> Importer<'a> {
 
     pub(super) fn prelu(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
         let slopes = inputs.constant(op, 1)?;
-        let slope = slopes.values.first().copied().unwrap_or(f64::NAN);
-        if slopes.values.iter().any(|other| *other != slope) {
-            return Err(op.refused("a slope for each channel", "one slope for all is supported, as LeakyRelu has it"));
-        }
         slopes.check_finite()?;
-        self.notes.push(format!("{:?}: its learned slope is kept as a constant", op.name()));
-        self.pointwise(op, inputs, Layer::LeakyRelu { slope })
+        let value = inputs.activation(op, 0)?;
+        let slopes = self.per_channel(op, &value, &slopes)?;
+        if slopes.iter().all(|slope| *slope == slopes[0] && slope.abs() <= 1.0) {
+            self.notes.push(format!("{:?}: its learned slope is kept as a constant", op.name()));
+            return self.pointwise(op, inputs, Layer::LeakyRelu { slope: slopes[0] });
+        }
+        // max(x, 0) + a min(x, 0) = a x + (1 - a) max(x, 0)
+        let shared = Activation { sole: false, ..value };
+        let above = self.applied(op, &shared, Layer::Relu)?;
+        let rest = Affine::scale(op.name(), slopes.iter().map(|a| 1.0 - a).collect());
+        let above = self.affine(op, above, &rest)?;
+        let line = self.affine(op, shared, &Affine::scale(op.name(), slopes))?;
+        self.join(op, Layer::Add, &line, &[above])
     }
 
     pub(super) fn dropout(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
+        let training = inputs.optional_constant(op, 2)?.and_then(|constant| constant.single());
+        if training.is_some_and(|training| training != 0.0) {
+            return Err(op.refused("training_mode", "export the model for inference; our own training drops values"));
+        }
         let probability = match inputs.optional_constant(op, 1)? {
             Some(ratio) => ratio.single().unwrap_or(0.5),
             None => 0.5,

@@ -33,7 +33,12 @@ impl<'a> Importer<'a> {
         let nearest = "MatMul of values with a constant matrix behind them is supported";
         let value = inputs.activation(op, 0).map_err(|_| op.refused("its first input is a constant", nearest))?;
         let weights = inputs.constant(op, 1).map_err(|_| op.refused("both inputs depend on the sample", nearest))?;
-        self.linear(op, &value, &weights, None)
+        let [rows] = weights.dims[..] else { return self.linear(op, &value, &weights, None) };
+        // A vector is a matrix of one column, which the result loses.
+        let column = Tensor { dims: vec![rows, 1], ..(*weights).clone() };
+        let mut result = self.linear(op, &value, &column, None)?;
+        result.axes.pop();
+        Ok(result)
     }
 
     fn flipped(&self, op: &Op<'a>, weights: &Tensor) -> Result<Tensor, OnnxError> {

@@ -18,11 +18,11 @@ impl<'a> Importer<'a> {
 
     pub(super) fn flatten(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
         let value = inputs.activation(op, 0)?;
+        let axis = op.integer("axis", 1);
         let rank = value.axes.len() + 1;
-        if wrap(op.integer("axis", 1), rank + 1) != Some(1) {
-            return Err(
-                op.refused(format!("axis {}", op.integer("axis", 1)), "axis 1, which keeps samples, is supported")
-            );
+        // A vector may also name its end.
+        if axis != 1 && wrap(axis, rank) != Some(1) {
+            return Err(op.refused(format!("axis {axis}"), "axis 1, which keeps samples, is supported"));
         }
         self.flat(op, &value)
     }
