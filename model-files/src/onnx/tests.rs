@@ -396,3 +396,36 @@ fn external_data_stays_within_the_folder() {
         assert!(error.contains(part) && error.contains(r#"tensor "w""#), "{error}");
     }
 }
+
+/// Reads files in which a few bytes are wrong: the result does not matter, only that there is one.
+#[test]
+fn damaged_files_are_an_error_or_a_network() {
+    let conv = Layer::Conv(Conv::square(3, 2).padded(1));
+    let layers = [
+        vec![conv, Layer::Scale, Layer::MaxPool(Pool::square(2)), Layer::Flatten, Layer::Softmax],
+        vec![Layer::LayerNorm { epsilon: 1e-5 }, Layer::Reshape { shape: Shape::image(2, 3, 4) }, conv],
+        vec![Layer::ConvTranspose { conv: Conv::square(2, 2), extra: [0; 2] }, Layer::Silu],
+    ];
+    let mut read = 0;
+    for (seed, layers) in layers.iter().enumerate() {
+        let model = Model::sequence(Shape::image(2, 3, 4), layers, Loss::MeanSquared);
+        let wiring = model.wiring().unwrap();
+        let bytes = encode(&model, &numbers(wiring.parameters(), 1), &numbers(wiring.buffers(), 2)).unwrap();
+        let bytes = bytes.encode_to_vec();
+        let mut state = seed as u64 + 1;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        for _ in 0..3000 {
+            let mut damaged = bytes.clone();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                damaged[at] = [random(256), 0, 1, 255, 127][random(5)].try_into().unwrap();
+            }
+            read += usize::from(decode("damaged.onnx", damaged, Path::new("")).is_ok());
+        }
+    }
+    // Many damages hit a weight or a name.
+    assert!((1000..9000).contains(&read), "{read}");
+}

@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use shared::model::{Layer, Loss, Model, Node, Shape, Source};
 
-use super::constants::{self, Sizes};
+use super::constants::{self, Sizes, product};
 use super::op::Op;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType};
 use super::proto::{tensor_shape_proto::dimension, type_proto};
@@ -23,6 +23,9 @@ use activation::{Activation, Affine, Base, Role, arrange, shape_of};
 
 /// The newest version of scikit-learn's operators that is read.
 const ML_OPSET_MAX: i64 = 5;
+
+/// Elements of a sample, and of any layer's result for one.
+const SAMPLE_ELEMENTS_MAX: usize = 1 << 26;
 
 /// What a name in the graph stands for.
 #[derive(Clone, Debug)]
@@ -141,6 +144,9 @@ fn sample(graph: &GraphProto) -> Result<Sample, OnnxError> {
             &input.name,
             format!("samples of dimensions {rest:?}: one to three, none zero, are possible"),
         ));
+    }
+    if product(&rest).is_none_or(|count| count > SAMPLE_ELEMENTS_MAX) {
+        return Err(error(&input.name, format!("samples of dimensions {rest:?}: 2^26 elements are possible")));
     }
     Ok(Sample { name: input.name.clone(), dims: rest, batch: *batch })
 }
@@ -350,6 +356,9 @@ impl<'a> Importer<'a> {
     ) -> Result<Source, OnnxError> {
         let shapes: Vec<Shape> = from.iter().map(|source| self.shape_at(*source)).collect();
         let output = layer.output(&shapes).map_err(|why| op.refused(why.to_string(), "change the model"))?;
+        if product(&[output.channels, output.height, output.width]).is_none_or(|count| count > SAMPLE_ELEMENTS_MAX) {
+            return Err(op.refused(format!("a result of shape {output}"), "2^26 elements for each sample are possible"));
+        }
         let [weights, biases, buffers] = parameters;
         let due = (layer.parameters(shapes[0]), layer.buffers(shapes[0]));
         if due != ([weights.len(), biases.len()], buffers.len()) {

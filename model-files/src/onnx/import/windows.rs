@@ -219,14 +219,16 @@ impl<'a> Importer<'a> {
         let mode = op.text("mode", "constant");
         let number = inputs.optional_constant(op, 2)?.map_or(Some(0.0), |constant| constant.single());
         if mode != "constant" || number != Some(0.0) {
-            return Err(op.refused(format!("mode {mode}"), "zeros are supported"));
+            return Err(op.refused(format!("mode {mode}, and a number that is not zero"), "zeros are supported"));
         }
         let pads = inputs.constant(op, 1)?.integers();
         let rank = value.axes.len() + 1;
         let all: Vec<i64> = (0..).take(rank).collect();
         let given = inputs.optional_constant(op, 3)?.map_or(all, |axes| axes.integers());
-        if pads.len() != 2 * given.len() || pads.iter().any(|&pad| pad < 0) {
-            return Err(op.refused(format!("pads {pads:?}"), "as many zeros or more, not fewer, are supported"));
+        if pads.len() != 2 * given.len() || pads.iter().any(|pad| !(0..1 << 24).contains(pad)) {
+            return Err(
+                op.refused(format!("pads {pads:?}"), "none or more zeros on each side, fewer than 2^24, are supported")
+            );
         }
         let mut result = value.clone();
         for (index, &axis) in given.iter().enumerate() {
