@@ -270,9 +270,14 @@ fn reshaped(tensor: &Tensor, target: &[i64]) -> Option<Tensor> {
     };
     let mut dims = target.iter().enumerate().map(known).collect::<Option<Vec<_>>>()?;
     if let Some(open) = target.iter().position(|size| *size == -1) {
-        dims[open] = tensor.values.len().checked_div(dims.iter().product())?;
+        dims[open] = tensor.values.len().checked_div(product(&dims)?)?;
     }
-    (dims.iter().product::<usize>() == tensor.values.len()).then(|| Tensor { dims, ..tensor.clone() })
+    (product(&dims)? == tensor.values.len()).then(|| Tensor { dims, ..tensor.clone() })
+}
+
+/// Elements of so many rows of rows.
+pub(super) fn product(dims: &[usize]) -> Option<usize> {
+    dims.iter().try_fold(1_usize, |count, size| count.checked_mul(*size))
 }
 
 fn unsqueezed(tensor: &Tensor, given: &[i64]) -> Option<Tensor> {
@@ -286,6 +291,10 @@ fn unsqueezed(tensor: &Tensor, given: &[i64]) -> Option<Tensor> {
 fn concatenated(op: &Op<'_>, inputs: &[Option<&Tensor>]) -> Option<Tensor> {
     let parts = inputs.iter().copied().collect::<Option<Vec<_>>>()?;
     let axis = wrap(op.integer("axis", 0), parts[0].dims.len())?;
+    let fits = |part: &&Tensor| part.dims.len() == parts[0].dims.len() && !part.values.is_empty();
+    if !parts.iter().all(fits) {
+        return None;
+    }
     let mut dims = parts[0].dims.clone();
     dims[axis] = parts.iter().map(|part| part.dims[axis]).sum();
     let rows: usize = dims[..axis].iter().product();
@@ -339,6 +348,9 @@ fn sliced(tensor: &Tensor, inputs: &[Option<&Tensor>]) -> Option<Tensor> {
 fn slice(count: usize, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
     let count = i64::try_from(count).ok()?;
     let from_end = |at: i64| if at < 0 { at.saturating_add(count) } else { at };
+    if count == 0 {
+        return (step != 0).then(Vec::new);
+    }
     let (start, end) = if step > 0 {
         (from_end(start).clamp(0, count), from_end(end).clamp(0, count))
     } else {
@@ -348,7 +360,7 @@ fn slice(count: usize, start: i64, end: i64, step: i64) -> Option<Vec<usize>> {
     let mut at = start;
     while step != 0 && if step > 0 { at < end } else { at > end } {
         picked.push(usize::try_from(at).ok()?);
-        at += step;
+        at = at.saturating_add(step);
     }
     (step != 0).then_some(picked)
 }

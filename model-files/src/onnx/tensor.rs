@@ -3,8 +3,12 @@
 use std::path::{Component, Path, PathBuf};
 
 use super::OnnxError;
+use super::constants::product;
 use super::proto::{TensorProto, tensor_proto::DataLocation, tensor_proto::DataType};
 use crate::half::{bfloat16, float16};
+
+/// Elements that a constant is expanded to at most: what a file says in a few bytes must not fill the memory.
+const ELEMENTS_MAX: usize = 1 << 28;
 
 /// Numbers in rows of rows, the last dimension running fastest. Integers up to 2^53 are exact.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,15 +41,14 @@ impl Tensor {
 
     /// With its axes in another order.
     pub(super) fn transposed(&self, order: &[usize]) -> Self {
-        let dims: Vec<usize> = order.iter().map(|&axis| self.dims[axis]).collect();
-        let strides: Vec<usize> = order.iter().map(|&axis| self.dims[axis + 1..].iter().product()).collect();
-        let values = offsets(&dims, &strides).into_iter().map(|at| self.values[at]).collect();
+        let (dims, values) = transposed(&self.dims, order, &self.values);
         Self { name: self.name.clone(), dims, values }
     }
 
     /// Each element of the broadcast dimensions.
     pub(super) fn broadcast(&self, dims: &[usize]) -> Option<Self> {
         let missing = dims.len().checked_sub(self.dims.len())?;
+        product(dims).filter(|count| *count <= ELEMENTS_MAX)?;
         let mut strides = vec![0; dims.len()];
         for (axis, size) in self.dims.iter().enumerate() {
             if *size == dims[missing + axis] {
@@ -71,8 +74,7 @@ impl Tensor {
         let error = |why: String| OnnxError::Tensor { name: proto.name.clone(), why };
         let dims = proto.dims.iter().map(|&size| usize::try_from(size).ok()).collect::<Option<Vec<_>>>();
         let dims = dims.ok_or_else(|| error(format!("its dimensions {:?} are negative", proto.dims)))?;
-        let count = dims.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
-        let count = count.ok_or_else(|| error(format!("its dimensions {dims:?} do not fit in memory")))?;
+        let count = product(&dims).ok_or_else(|| error(format!("its dimensions {dims:?} do not fit in memory")))?;
         let data_type = DataType::try_from(proto.data_type).unwrap_or(DataType::Undefined);
         let external = proto.data_location == DataLocation::External as i32;
         let values = if external {
@@ -88,6 +90,14 @@ impl Tensor {
         }
         Ok(Self { name: proto.name.clone(), dims, values })
     }
+}
+
+/// Dimensions and elements of an array with its axes in another order.
+pub(crate) fn transposed(dims: &[usize], order: &[usize], values: &[f64]) -> (Vec<usize>, Vec<f64>) {
+    let strides: Vec<usize> = order.iter().map(|&axis| dims[axis + 1..].iter().product()).collect();
+    let dims: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
+    let values = offsets(&dims, &strides).into_iter().map(|at| values[at]).collect();
+    (dims, values)
 }
 
 /// Offsets of all elements, the last dimension running fastest.

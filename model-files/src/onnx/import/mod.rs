@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use shared::model::{Layer, Loss, Model, Node, Shape, Source};
 
-use super::constants::{self, Sizes};
+use super::constants::{self, Sizes, product};
 use super::op::Op;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto, tensor_proto::DataType};
 use super::proto::{tensor_shape_proto::dimension, type_proto};
@@ -23,6 +23,9 @@ use activation::{Activation, Affine, Base, Role, arrange, shape_of};
 
 /// The newest version of scikit-learn's operators that is read.
 const ML_OPSET_MAX: i64 = 5;
+
+/// Elements of a sample, and of any layer's result for one.
+const SAMPLE_ELEMENTS_MAX: usize = 1 << 26;
 
 /// What a name in the graph stands for.
 #[derive(Clone, Debug)]
@@ -142,6 +145,9 @@ fn sample(graph: &GraphProto) -> Result<Sample, OnnxError> {
             format!("samples of dimensions {rest:?}: one to three, none zero, are possible"),
         ));
     }
+    if product(&rest).is_none_or(|count| count > SAMPLE_ELEMENTS_MAX) {
+        return Err(error(&input.name, format!("samples of dimensions {rest:?}: 2^26 elements are possible")));
+    }
     Ok(Sample { name: input.name.clone(), dims: rest, batch: *batch })
 }
 
@@ -197,7 +203,7 @@ impl<'a> Importer<'a> {
         for node in needed {
             self.step(node)?;
         }
-        self.finish(port, output)
+        self.finish(port, &output)
     }
 
     /// The result to compute: of several, the scores and not the label.
@@ -290,6 +296,9 @@ impl<'a> Importer<'a> {
                 "Mish" => self.mish(op, &inputs)?,
                 "HardSigmoid" | "HardSwish" => self.hard_sigmoid(op, &inputs)?,
                 "Erf" => self.erf(op, &inputs)?,
+                "Sqrt" => self.deviation(op, &inputs)?,
+                "Greater" => self.large(op, &inputs)?,
+                "Where" => self.softplus_of(op, &inputs)?,
                 "Clip" => self.clip(op, &inputs)?,
                 "Dropout" => self.dropout(op, &inputs)?,
                 "Softmax" | "LogSoftmax" => self.softmax(op, &inputs)?,
@@ -347,6 +356,9 @@ impl<'a> Importer<'a> {
     ) -> Result<Source, OnnxError> {
         let shapes: Vec<Shape> = from.iter().map(|source| self.shape_at(*source)).collect();
         let output = layer.output(&shapes).map_err(|why| op.refused(why.to_string(), "change the model"))?;
+        if product(&[output.channels, output.height, output.width]).is_none_or(|count| count > SAMPLE_ELEMENTS_MAX) {
+            return Err(op.refused(format!("a result of shape {output}"), "2^26 elements for each sample are possible"));
+        }
         let [weights, biases, buffers] = parameters;
         let due = (layer.parameters(shapes[0]), layer.buffers(shapes[0]));
         if due != ([weights.len(), biases.len()], buffers.len()) {
@@ -381,13 +393,14 @@ impl<'a> Importer<'a> {
             return Err(op.refused("its input comes from Pad", nearest));
         }
         let Base::Source(source) = value.base else {
-            let nearest = "x * 0.5 * (1 + erf(x / sqrt(2))) is read as GELU";
-            return Err(op.refused("the error function on its own", nearest));
+            let (why, nearest) = match value.base {
+                Base::Erf(_) => ("the error function on its own", "x * 0.5 * (1 + erf(x / sqrt(2))) is read as GELU"),
+                Base::Large(_) => ("comparisons on their own", "Relu, Clip, Max and Min are supported"),
+                _ => ("a part of a layer-norm on its own", "LayerNormalization, or all of its parts, can be read"),
+            };
+            return Err(op.refused(why, nearest));
         };
         let Some(affine) = &value.affine else { return Ok(source) };
-        if affine.uniform() == Some((1.0, 0.0)) {
-            return Ok(source);
-        }
         let channels = self.shape_at(source).channels;
         let (scale, shift) = affine.per_channel(channels);
         self.add_with(op, &affine.name, Layer::Scale, &[source], [scale, shift, vec![]])
@@ -416,17 +429,17 @@ impl<'a> Importer<'a> {
     }
 
     /// The network up to the output.
-    fn finish(&mut self, input: Port, output: String) -> Result<Imported, OnnxError> {
-        let error = |why: &str| OnnxError::Port { what: "output", name: output.clone(), why: why.into() };
-        let value = match self.values.get(output.as_str()) {
+    fn finish(&mut self, input: Port, output: &str) -> Result<Imported, OnnxError> {
+        let error = |why: &str| OnnxError::Port { what: "output", name: output.to_owned(), why: why.into() };
+        let value = match self.values.get(output) {
             Some(Value::Activation(value)) => value.clone(),
             Some(_) => return Err(error("it does not depend on the input")),
             None => return Err(error("nothing computes it")),
         };
-        let identity = NodeProto { name: output.clone(), op_type: "output".into(), ..NodeProto::default() };
+        let identity = NodeProto { name: output.to_owned(), op_type: "output".into(), ..NodeProto::default() };
         let identity = Op { proto: &identity, opset: self.opsets.get("").copied().unwrap_or(OPSET_MAX) };
         let source = self.source(&identity, &value)?;
-        let port = Port { name: output.clone(), dims: value.dims(), order: value.order() };
+        let port = Port { name: output.to_owned(), dims: value.dims(), order: value.order() };
         let kept = self.reachable(source);
         let mut places = vec![0; self.built.len()];
         let (mut nodes, mut parameters, mut buffers) = (Vec::new(), Vec::new(), Vec::new());
@@ -519,7 +532,7 @@ fn unsupported(op: &Op<'_>) -> OnnxError {
             ("no such activation", "Relu, LeakyRelu, Clip, Sigmoid, Tanh, Softplus, Gelu and Swish are supported")
         }
         "LSTM" | "GRU" | "RNN" => ("no recurrent layers", "Conv over the sequence is supported"),
-        "Exp" | "Log" | "Sqrt" | "Reciprocal" => {
+        "Exp" | "Log" | "Reciprocal" => {
             ("of values of the network", "Softmax, LogSoftmax, Softplus and the normalisations are supported")
         }
         "LRN" => ("no local response normalisation", "BatchNormalization is supported"),

@@ -3,7 +3,7 @@
 use shared::model::{Layer, Shape};
 
 use super::{Activation, Importer, Inputs, OnnxError, Op, Role, shape_of};
-use crate::onnx::constants::{Size, Sizes, axes, wrap};
+use crate::onnx::constants::{Size, Sizes, axes, product, wrap};
 
 impl<'a> Importer<'a> {
     /// An axis behind the batch, from the file's number that counts the batch too.
@@ -81,11 +81,11 @@ impl<'a> Importer<'a> {
             Size::Known(-1) => open.is_none(),
             Size::Known(size) => usize::try_from(size).ok() == self.batch,
         };
-        let product = dims.iter().product::<usize>();
         if let Some(open) = open {
-            dims[open] = value.len().checked_div(product).ok_or_else(refused)?;
+            let others = product(&dims).and_then(|others| value.len().checked_div(others));
+            dims[open] = others.ok_or_else(refused)?;
         }
-        let fits = dims.iter().product::<usize>() == value.len();
+        let fits = product(&dims) == Some(value.len());
         if batch_kept && fits { Ok(dims) } else { Err(refused()) }
     }
 

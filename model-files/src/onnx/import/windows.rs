@@ -183,8 +183,14 @@ impl<'a> Importer<'a> {
             return Err(op.refused("over all axes, the batch among them", "name the axes of positions"));
         }
         let axes = given.iter().map(|&axis| self.axis(op, &value, axis)).collect::<Result<Vec<_>, _>>()?;
-        if axes.iter().any(|&axis| value.axes[axis].role == Role::Channels && value.axes[axis].size > 1) {
-            return Err(op.refused("over channels", "over positions it is supported"));
+        match axes[..] {
+            [axis] if value.axes[axis].role == Role::Channels && value.axes[axis].size > 1 => {
+                return self.channel_mean(op, &value, axis);
+            }
+            _ if axes.iter().any(|&axis| value.axes[axis].role == Role::Channels && value.axes[axis].size > 1) => {
+                return Err(op.refused("over channels and positions", "over positions it is supported"));
+            }
+            _ => {}
         }
         let source = self.source(op, &value)?;
         let shape = self.shape_at(source);
@@ -213,14 +219,16 @@ impl<'a> Importer<'a> {
         let mode = op.text("mode", "constant");
         let number = inputs.optional_constant(op, 2)?.map_or(Some(0.0), |constant| constant.single());
         if mode != "constant" || number != Some(0.0) {
-            return Err(op.refused(format!("mode {mode}"), "zeros are supported"));
+            return Err(op.refused(format!("mode {mode}, and a number that is not zero"), "zeros are supported"));
         }
         let pads = inputs.constant(op, 1)?.integers();
         let rank = value.axes.len() + 1;
         let all: Vec<i64> = (0..).take(rank).collect();
         let given = inputs.optional_constant(op, 3)?.map_or(all, |axes| axes.integers());
-        if pads.len() != 2 * given.len() || pads.iter().any(|&pad| pad < 0) {
-            return Err(op.refused(format!("pads {pads:?}"), "as many zeros or more, not fewer, are supported"));
+        if pads.len() != 2 * given.len() || pads.iter().any(|pad| !(0..1 << 24).contains(pad)) {
+            return Err(
+                op.refused(format!("pads {pads:?}"), "none or more zeros on each side, fewer than 2^24, are supported")
+            );
         }
         let mut result = value.clone();
         for (index, &axis) in given.iter().enumerate() {
