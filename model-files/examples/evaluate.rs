@@ -2,6 +2,8 @@
 //! with other runtimes.
 //!
 //! cargo run --release -p model-files --example evaluate -- --model model.onnx --data x.npy --out y.npy
+//!
+//! With `--export copy.onnx` also writes the network as it was understood.
 #![allow(clippy::print_stdout, reason = "a program's output")]
 
 use std::path::{Path, PathBuf};
@@ -27,7 +29,11 @@ fn run() -> Result<(), Error> {
     let imported = onnx::read(&path("--model")?)?;
     imported.notes.iter().for_each(|note| println!("{note}"));
     let data = npy::read(&path("--data")?)?;
-    write(&imported, &data, &path("--out")?)
+    write(&imported, &data, &path("--out")?)?;
+    if let Ok(copy) = path("--export") {
+        onnx::write(&copy, &imported.model, &imported.parameters, &imported.buffers)?;
+    }
+    Ok(())
 }
 
 fn write(imported: &Imported, data: &Array, out: &Path) -> Result<(), Error> {

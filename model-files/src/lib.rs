@@ -3,3 +3,5 @@
 mod half;
 pub mod npy;
 pub mod onnx;
+mod parameters;
+pub mod safetensors;

@@ -338,7 +338,8 @@ mod tests {
             assert!(error.contains(part) && error.starts_with("data.npy: "), "{error}");
         }
         let huge = replaced("(2, 3)", "(9223372036854775807, 4)");
-        let huge = [&huge[..8], &(huge.len() as u16 - 34).to_le_bytes(), &huge[10..]].concat();
+        let length = u16::try_from(huge.len() - 34).unwrap();
+        let huge = [&huge[..8], &length.to_le_bytes(), &huge[10..]].concat();
         assert!(decode("x", &huge).is_err());
     }
 }

@@ -1,12 +1,15 @@
 //! ONNX: networks as PyTorch, scikit-learn and others export them.
 
 mod constants;
+mod export;
 mod import;
 mod op;
 #[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated")]
 #[rustfmt::skip]
 mod proto;
-mod tensor;
+pub(crate) mod tensor;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::Path;
@@ -14,6 +17,7 @@ use std::path::Path;
 use prost::Message;
 use shared::model::{Model, ModelError};
 
+pub use export::write;
 use proto::ModelProto;
 
 /// Bytes that a protobuf message can have.
@@ -168,24 +172,39 @@ pub enum OnnxError {
         why: String,
     },
     /// An operator, or a form of it, that is not supported.
-    #[error("node {node:?}: operator {operator} of {domain} {opset}: {why}; {nearest}")]
-    Operator {
-        /// Name of the node, or of its first result.
-        node: String,
-        /// What it should compute.
-        operator: String,
-        /// Its set of operators.
-        domain: String,
-        /// Version of that set.
-        opset: i64,
-        /// Why it cannot be.
-        why: String,
-        /// What could be instead.
-        nearest: String,
+    #[error(transparent)]
+    Operator(Box<Unsupported>),
+    /// Parameters of another network.
+    #[error("{got} {what} where the network has {due}")]
+    Count {
+        /// Parameters or running averages.
+        what: &'static str,
+        /// How many there are.
+        got: usize,
+        /// How many are due.
+        due: usize,
     },
     /// Layers that do not fit together.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+/// An operator that cannot be imported, and what could be.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("node {node:?}: operator {operator} of {domain} {opset}: {why}; {nearest}")]
+pub struct Unsupported {
+    /// Name of the node, or of its first result.
+    pub node: String,
+    /// What it should compute.
+    pub operator: String,
+    /// Its set of operators.
+    pub domain: String,
+    /// Version of that set.
+    pub opset: i64,
+    /// Why it cannot be.
+    pub why: String,
+    /// What could be instead.
+    pub nearest: String,
 }
 
 /// Reads a network and its parameters. Data outside the file must lie in its folder.

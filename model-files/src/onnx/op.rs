@@ -1,7 +1,7 @@
 //! One operator of an ONNX graph, as a reader sees it.
 
-use super::OnnxError;
 use super::proto::{AttributeProto, NodeProto, TensorProto};
+use super::{OnnxError, Unsupported};
 
 /// A node with the version of its operator set.
 #[derive(Clone, Copy, Debug)]
@@ -61,14 +61,14 @@ impl<'a> Op<'a> {
 
     /// It cannot be imported: why, and what could be.
     pub(super) fn refused(&self, why: impl Into<String>, nearest: &str) -> OnnxError {
-        OnnxError::Operator {
+        OnnxError::Operator(Box::new(Unsupported {
             node: self.name().to_owned(),
             operator: self.kind().to_owned(),
             domain: if self.proto.domain.is_empty() { "ai.onnx".into() } else { self.proto.domain.clone() },
             opset: self.opset,
             why: why.into(),
             nearest: nearest.to_owned(),
-        }
+        }))
     }
 }
 

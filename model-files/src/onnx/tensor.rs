@@ -37,9 +37,7 @@ impl Tensor {
 
     /// With its axes in another order.
     pub(super) fn transposed(&self, order: &[usize]) -> Self {
-        let dims: Vec<usize> = order.iter().map(|&axis| self.dims[axis]).collect();
-        let strides: Vec<usize> = order.iter().map(|&axis| self.dims[axis + 1..].iter().product()).collect();
-        let values = offsets(&dims, &strides).into_iter().map(|at| self.values[at]).collect();
+        let (dims, values) = transposed(&self.dims, order, &self.values);
         Self { name: self.name.clone(), dims, values }
     }
 
@@ -88,6 +86,14 @@ impl Tensor {
         }
         Ok(Self { name: proto.name.clone(), dims, values })
     }
+}
+
+/// Dimensions and elements of an array with its axes in another order.
+pub(crate) fn transposed(dims: &[usize], order: &[usize], values: &[f64]) -> (Vec<usize>, Vec<f64>) {
+    let strides: Vec<usize> = order.iter().map(|&axis| dims[axis + 1..].iter().product()).collect();
+    let dims: Vec<usize> = order.iter().map(|&axis| dims[axis]).collect();
+    let values = offsets(&dims, &strides).into_iter().map(|at| values[at]).collect();
+    (dims, values)
 }
 
 /// Offsets of all elements, the last dimension running fastest.

@@ -17,12 +17,31 @@ pub(in crate::onnx) struct Activation {
 }
 
 /// Where elements come from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub(in crate::onnx) enum Base {
     /// The sample or a layer's result.
     Source(Source),
     /// The error function of that, which only GELU may use.
     Erf(Source),
+    /// Whether that is larger than a number so large that softplus does nothing behind it.
+    Large(Source),
+    /// A step of a layer-norm that the file spells out.
+    Norm(NormStep, Source),
+}
+
+/// What a spelled-out layer-norm has computed of its input so far.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(in crate::onnx) enum NormStep {
+    /// Mean over channels.
+    Mean,
+    /// Less its mean.
+    Centred,
+    /// The square of that.
+    Square,
+    /// The mean of the squares.
+    Variance,
+    /// The root of the variance with this added to it.
+    Deviation { epsilon: f64 },
 }
 
 /// One axis of a tensor.

@@ -8,6 +8,9 @@ use crate::onnx::constants::broadcast_dims;
 /// How far constants of an exported formula may be from the exact ones: they are rounded to 32 bits.
 const TOLERANCE: f64 = 1e-4;
 
+/// From here on `ln(1 + exp(x))` is `x` to 4e-7.
+const SOFTPLUS_MIN: f64 = 15.0;
+
 impl<'a> Importer<'a> {
     pub(super) fn arithmetic(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
         let count = op.proto.input.len();
@@ -39,6 +42,9 @@ impl<'a> Importer<'a> {
 
     /// Two values that depend on the sample.
     fn two(&mut self, op: &Op<'a>, a: &Activation, b: &Activation) -> Result<Activation, OnnxError> {
+        if let Some(step) = self.norm_step(op, a, b)? {
+            return Ok(step);
+        }
         match op.kind() {
             "Add" => self.join(op, Layer::Add, a, std::slice::from_ref(b)),
             "Sub" => self.join(op, Layer::Subtract, a, std::slice::from_ref(b)),
@@ -183,6 +189,9 @@ impl<'a> Importer<'a> {
             Some(before) => before.then(next),
             None => next.clone(),
         };
+        if affine.uniform() == Some((1.0, 0.0)) {
+            return Ok(Activation { affine: None, ..value });
+        }
         if value.sole
             && let Base::Source(Source::Node(node)) = value.base
             && self.merge(node, &affine)
@@ -203,7 +212,7 @@ impl<'a> Importer<'a> {
         let bias = match &mut built.node.layer {
             Layer::Linear { bias, .. } => bias,
             Layer::Conv(conv) | Layer::ConvTranspose { conv, .. } => &mut conv.bias,
-            Layer::Scale => &mut always,
+            Layer::Scale | Layer::LayerNorm { .. } | Layer::GroupNorm { .. } => &mut always,
             _ => return false,
         };
         if !*bias && shift.iter().any(|shift| *shift != 0.0) {
@@ -231,6 +240,9 @@ impl<'a> Importer<'a> {
         let Some(count) = [1_u8, 2, 3, 4].into_iter().find(|count| exponent == Some(f64::from(*count))) else {
             return Err(op.refused("this exponent", "1, 2, 3 and 4 are supported"));
         };
+        if let Some(square) = Self::norm_square(&value).filter(|_| count == 2) {
+            return Ok(square);
+        }
         let source = self.source(op, &value)?;
         let mut result = source;
         for _ in 1..count.min(3) {
@@ -413,6 +425,42 @@ impl<'a> Importer<'a> {
                 Ok(Activation { base: Base::Erf(source), affine: None, ..value })
             }
             _ => Err(op.refused("not of x / sqrt(2)", "x * 0.5 * (1 + erf(x / sqrt(2))) is read as GELU")),
+        }
+    }
+
+    /// A comparison with a number, as part of PyTorch's softplus.
+    pub(super) fn large(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
+        let value = inputs.activation(op, 0)?;
+        let number = inputs.constant(op, 1)?.single();
+        match value.base {
+            Base::Source(source)
+                if number.is_some_and(|number| number >= SOFTPLUS_MIN)
+                    && value.affine.is_none()
+                    && value.padding == [0; 4] =>
+            {
+                Ok(Activation { base: Base::Large(source), ..value })
+            }
+            _ => Err(op.refused("a comparison", "Relu, Clip, Max and Min are supported")),
+        }
+    }
+
+    /// `x` where it is large, else `softplus(x)`: the same.
+    pub(super) fn softplus_of(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
+        let refused = || op.refused("a choice between values", "where(x > 20, x, softplus(x)) is read as Softplus");
+        let [condition, x, softplus] = [0, 1, 2].map(|index| inputs.activation(op, index));
+        let (condition, x, softplus) = (condition?, x.map_err(|_| refused())?, softplus.map_err(|_| refused())?);
+        let plain = x.affine.is_none() && softplus.affine.is_none();
+        match (condition.base, x.base, softplus.base) {
+            (Base::Large(of), Base::Source(source), Base::Source(Source::Node(node)))
+                if of == source
+                    && plain
+                    && self.built[node].node.layer == Layer::Softplus
+                    && self.built[node].node.inputs[0] == source
+                    && x.is_arranged_like(&softplus) =>
+            {
+                Ok(softplus)
+            }
+            _ => Err(refused()),
         }
     }
 

@@ -197,7 +197,7 @@ impl<'a> Importer<'a> {
         for node in needed {
             self.step(node)?;
         }
-        self.finish(port, output)
+        self.finish(port, &output)
     }
 
     /// The result to compute: of several, the scores and not the label.
@@ -290,6 +290,9 @@ impl<'a> Importer<'a> {
                 "Mish" => self.mish(op, &inputs)?,
                 "HardSigmoid" | "HardSwish" => self.hard_sigmoid(op, &inputs)?,
                 "Erf" => self.erf(op, &inputs)?,
+                "Sqrt" => self.deviation(op, &inputs)?,
+                "Greater" => self.large(op, &inputs)?,
+                "Where" => self.softplus_of(op, &inputs)?,
                 "Clip" => self.clip(op, &inputs)?,
                 "Dropout" => self.dropout(op, &inputs)?,
                 "Softmax" | "LogSoftmax" => self.softmax(op, &inputs)?,
@@ -381,13 +384,14 @@ impl<'a> Importer<'a> {
             return Err(op.refused("its input comes from Pad", nearest));
         }
         let Base::Source(source) = value.base else {
-            let nearest = "x * 0.5 * (1 + erf(x / sqrt(2))) is read as GELU";
-            return Err(op.refused("the error function on its own", nearest));
+            let (why, nearest) = match value.base {
+                Base::Erf(_) => ("the error function on its own", "x * 0.5 * (1 + erf(x / sqrt(2))) is read as GELU"),
+                Base::Large(_) => ("comparisons on their own", "Relu, Clip, Max and Min are supported"),
+                _ => ("a part of a layer-norm on its own", "LayerNormalization, or all of its parts, can be read"),
+            };
+            return Err(op.refused(why, nearest));
         };
         let Some(affine) = &value.affine else { return Ok(source) };
-        if affine.uniform() == Some((1.0, 0.0)) {
-            return Ok(source);
-        }
         let channels = self.shape_at(source).channels;
         let (scale, shift) = affine.per_channel(channels);
         self.add_with(op, &affine.name, Layer::Scale, &[source], [scale, shift, vec![]])
@@ -416,17 +420,17 @@ impl<'a> Importer<'a> {
     }
 
     /// The network up to the output.
-    fn finish(&mut self, input: Port, output: String) -> Result<Imported, OnnxError> {
-        let error = |why: &str| OnnxError::Port { what: "output", name: output.clone(), why: why.into() };
-        let value = match self.values.get(output.as_str()) {
+    fn finish(&mut self, input: Port, output: &str) -> Result<Imported, OnnxError> {
+        let error = |why: &str| OnnxError::Port { what: "output", name: output.to_owned(), why: why.into() };
+        let value = match self.values.get(output) {
             Some(Value::Activation(value)) => value.clone(),
             Some(_) => return Err(error("it does not depend on the input")),
             None => return Err(error("nothing computes it")),
         };
-        let identity = NodeProto { name: output.clone(), op_type: "output".into(), ..NodeProto::default() };
+        let identity = NodeProto { name: output.to_owned(), op_type: "output".into(), ..NodeProto::default() };
         let identity = Op { proto: &identity, opset: self.opsets.get("").copied().unwrap_or(OPSET_MAX) };
         let source = self.source(&identity, &value)?;
-        let port = Port { name: output.clone(), dims: value.dims(), order: value.order() };
+        let port = Port { name: output.to_owned(), dims: value.dims(), order: value.order() };
         let kept = self.reachable(source);
         let mut places = vec![0; self.built.len()];
         let (mut nodes, mut parameters, mut buffers) = (Vec::new(), Vec::new(), Vec::new());
@@ -519,7 +523,7 @@ fn unsupported(op: &Op<'_>) -> OnnxError {
             ("no such activation", "Relu, LeakyRelu, Clip, Sigmoid, Tanh, Softplus, Gelu and Swish are supported")
         }
         "LSTM" | "GRU" | "RNN" => ("no recurrent layers", "Conv over the sequence is supported"),
-        "Exp" | "Log" | "Sqrt" | "Reciprocal" => {
+        "Exp" | "Log" | "Reciprocal" => {
             ("of values of the network", "Softmax, LogSoftmax, Softplus and the normalisations are supported")
         }
         "LRN" => ("no local response normalisation", "BatchNormalization is supported"),

@@ -2,7 +2,8 @@
 
 use shared::model::{Layer, Shape};
 
-use super::{Activation, Importer, Inputs, OnnxError, Op, Role, shape_of};
+use super::activation::{Axis, NormStep};
+use super::{Activation, Affine, Base, Importer, Inputs, OnnxError, Op, Role, shape_of};
 
 impl<'a> Importer<'a> {
     pub(super) fn batch_norm(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
@@ -96,5 +97,63 @@ impl<'a> Importer<'a> {
         let parameters = [spread(scale), spread(shift), vec![]];
         let result = self.add_with(op, op.name(), Layer::GroupNorm { groups, epsilon }, &[source], parameters)?;
         Ok(Activation::channels_first(result, self.shape_at(result), value.axes.len()))
+    }
+
+    /// The mean over channels, as the first or the second mean of a layer-norm.
+    pub(super) fn channel_mean(&self, op: &Op<'a>, value: &Activation, axis: usize) -> Result<Activation, OnnxError> {
+        let step = match value.base {
+            Base::Source(source) => Some((NormStep::Mean, source)),
+            Base::Norm(NormStep::Square, source) => Some((NormStep::Variance, source)),
+            _ => None,
+        };
+        let plain = value.affine.is_none() && value.padding == [0; 4] && op.integer("keepdims", 1) != 0;
+        let Some((step, source)) = step.filter(|_| plain && op.kind() == "ReduceMean") else {
+            return Err(op.refused("over channels", "over positions, and within a layer-norm, it is supported"));
+        };
+        let mut axes = value.axes.clone();
+        axes[axis] = Axis { role: Role::Unit, size: 1 };
+        Ok(Activation { base: Base::Norm(step, source), axes, ..value.clone() })
+    }
+
+    /// The next step of a layer-norm, if two of them meet; its layer, if they complete it.
+    pub(super) fn norm_step(
+        &mut self,
+        op: &Op<'a>,
+        a: &Activation,
+        b: &Activation,
+    ) -> Result<Option<Activation>, OnnxError> {
+        let plain = a.affine.is_none() && b.affine.is_none();
+        let base = match (op.kind(), a.base, b.base) {
+            ("Sub", Base::Source(x), Base::Norm(NormStep::Mean, of)) if x == of => Base::Norm(NormStep::Centred, x),
+            ("Mul", Base::Norm(NormStep::Centred, x), Base::Norm(NormStep::Centred, of)) if x == of => {
+                Base::Norm(NormStep::Square, x)
+            }
+            ("Div", Base::Norm(NormStep::Centred, x), Base::Norm(NormStep::Deviation { epsilon }, of)) if x == of => {
+                let channels = self.shape_at(x).channels;
+                let parameters = [vec![1.0; channels], vec![0.0; channels], vec![]];
+                let result = self.add_with(op, op.name(), Layer::LayerNorm { epsilon }, &[x], parameters)?;
+                return Ok(plain.then(|| a.like(result, self.shape_at(result))));
+            }
+            _ => return Ok(None),
+        };
+        Ok(plain.then(|| Activation { base, ..a.clone() }))
+    }
+
+    /// The square of values that a layer-norm has centred.
+    pub(super) fn norm_square(value: &Activation) -> Option<Activation> {
+        let Base::Norm(NormStep::Centred, source) = value.base else { return None };
+        value.affine.is_none().then(|| Activation { base: Base::Norm(NormStep::Square, source), ..value.clone() })
+    }
+
+    /// The root of a layer-norm's variance.
+    pub(super) fn deviation(&mut self, op: &Op<'a>, inputs: &Inputs) -> Result<Activation, OnnxError> {
+        let value = inputs.activation(op, 0)?;
+        match (value.base, value.affine.as_ref().and_then(Affine::uniform)) {
+            (Base::Norm(NormStep::Variance, source), Some((1.0, epsilon))) => {
+                let base = Base::Norm(NormStep::Deviation { epsilon }, source);
+                Ok(Activation { base, affine: None, ..value })
+            }
+            _ => Err(op.refused("of values of the network", "the root within a layer-norm is supported")),
+        }
     }
 }

@@ -183,8 +183,14 @@ impl<'a> Importer<'a> {
             return Err(op.refused("over all axes, the batch among them", "name the axes of positions"));
         }
         let axes = given.iter().map(|&axis| self.axis(op, &value, axis)).collect::<Result<Vec<_>, _>>()?;
-        if axes.iter().any(|&axis| value.axes[axis].role == Role::Channels && value.axes[axis].size > 1) {
-            return Err(op.refused("over channels", "over positions it is supported"));
+        match axes[..] {
+            [axis] if value.axes[axis].role == Role::Channels && value.axes[axis].size > 1 => {
+                return self.channel_mean(op, &value, axis);
+            }
+            _ if axes.iter().any(|&axis| value.axes[axis].role == Role::Channels && value.axes[axis].size > 1) => {
+                return Err(op.refused("over channels and positions", "over positions it is supported"));
+            }
+            _ => {}
         }
         let source = self.source(op, &value)?;
         let shape = self.shape_at(source);
