@@ -117,9 +117,19 @@ pub(crate) fn reveal(job: &JobFile, task: Task) -> Result<Vec<Reveal>, LaunchErr
     let mut reveal = job.reveal.open.clone().unwrap_or_else(|| possible.to_vec());
     reveal.sort_unstable();
     reveal.dedup();
-    match reveal.iter().find(|wanted| !possible.contains(wanted)) {
-        Some(wanted) => Err(LaunchError::NoSuchMetric { name: wanted.name(), task: name }),
-        None => Ok(reveal),
+    let has = |wanted: &Reveal| possible.contains(wanted) || *wanted == Reveal::Weights;
+    match (reveal.iter().find(|wanted| !has(wanted)), &job.model.export) {
+        (Some(wanted), _) => Err(LaunchError::NoSuchMetric { name: wanted.name(), task: name }),
+        (None, Some(_)) if !reveal.contains(&Reveal::Weights) => {
+            Err(LaunchError::NotRevealed { what: "weights", who: "--export" })
+        }
+        (None, None) if reveal.contains(&Reveal::Weights) => Err(LaunchError::Missing {
+            verb: "reveal.open = weights",
+            what: "a file",
+            flag: "--export FILE",
+            key: "model.export",
+        }),
+        (None, _) => Ok(reveal),
     }
 }
 

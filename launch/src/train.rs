@@ -1,9 +1,12 @@
 //! The verb `run`: data, shares, three parties, plaintext twin, report.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shared::job::{JobSpec, Training, Work};
+use model_files::{onnx, safetensors};
+use shared::fixed::FixedPoint;
+use shared::job::{JobSpec, Reveal, Training, Work};
 
 use crate::args::{Output, RunArgs};
 use crate::data::{self, Dataset};
@@ -12,6 +15,7 @@ use crate::folder::RunFolder;
 use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
 use crate::model_file::ModelFile;
+use crate::out::OutFile;
 use crate::plain::{self, Outcome};
 use crate::report::{Findings, Report};
 use crate::{device, job, print, settings};
@@ -40,6 +44,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
         Some(_) => Outcome { complete: true, ..Outcome::default() },
     };
     remarks.extend(file.iter().flat_map(|file| file.imported.notes.clone()));
+    let export = settings.job.model.export.as_ref().map(|path| OutFile::create(path, &KINDS)).transpose()?;
     announce(args, &spec, &data, &remarks);
 
     let interrupt = Interrupt::install();
@@ -48,6 +53,9 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let mut follower = Follower::new(&folder, args.job.verbose, false)?;
     let start = Start::new(&args.job, &settings);
     let completed = local::run(&spec, Some(encoded.messages), &start, &folder, &mut follower, &interrupt)?;
+    if let Some(export) = export {
+        write_model(export, training, completed.result.as_ref(), spec.protocol.fraction_bits)?;
+    }
     let plain = if plain.complete { plain } else { plain::run(&training.model, &training.train, &data) };
     let report = Report::new(&Findings {
         job_id: &folder.job_id,
@@ -63,6 +71,29 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     print(&if args.job.output == Output::Json { report.json() + "\n" } else { report.text() });
     folder.write("report.txt", &report.text())?;
     folder.write("report.json", &report.json())
+}
+
+/// Kinds of files that a trained model is written to.
+const KINDS: [&str; 2] = ["onnx", "safetensors"];
+
+/// Joins nothing but what the parties handed out: parameters, then running averages.
+fn write_model(
+    out: OutFile,
+    training: &Training,
+    result: Option<&(Reveal, Vec<u64>)>,
+    fixed: FixedPoint,
+) -> Result<(), LaunchError> {
+    let (model, wiring) = (&training.model, training.model.wiring()?);
+    let Some((Reveal::Weights, words)) = result else { return Err(LaunchError::PartsDiffer) };
+    if words.len() != wiring.parameters() + wiring.buffers() {
+        return Err(LaunchError::PartsDiffer);
+    }
+    let values: Vec<f64> = words.iter().map(|&word| fixed.decode(word)).collect();
+    let (parameters, averages) = values.split_at(wiring.parameters());
+    match out.kind() {
+        "onnx" => out.complete(|path| onnx::write(path, model, parameters, averages).map_err(io::Error::other)),
+        _ => out.complete(|path| safetensors::write(path, model, parameters, averages).map_err(io::Error::other)),
+    }
 }
 
 /// Trains the plaintext twin, for a short while if it is a long job; remarks when activations would leave the range
