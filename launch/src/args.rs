@@ -146,6 +146,9 @@ pub(crate) struct RunArgs {
     /// What every job has.
     #[command(flatten)]
     pub(crate) job: JobArgs,
+    /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
+    #[arg(long)]
+    pub(crate) shadow: bool,
     /// Model to go on from: an ONNX file
     #[arg(long, value_name = "ONNX")]
     pub(crate) model: Option<String>,

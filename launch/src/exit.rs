@@ -121,6 +121,12 @@ pub(crate) enum LaunchError {
         /// Task.
         task: &'static str,
     },
+    /// Smoothed labels without classes.
+    #[error("train.label_smoothing = {smoothing} spreads class targets, but the target is a number")]
+    NoClasses {
+        /// What was asked for.
+        smoothing: f64,
+    },
     /// A model for images without images.
     #[error("model.kind = {kind:?} takes images, but samples are vectors: set data.image = [channels, height, width]")]
     NotImages {
@@ -171,6 +177,7 @@ impl LaunchError {
             | Self::MoreLanesThanSamples { .. }
             | Self::NoSuchMetric { .. }
             | Self::NotImages { .. }
+            | Self::NoClasses { .. }
             | Self::Model(_)
             | Self::Usage(_) => Code::Usage,
             Self::Folder { .. } | Self::Unwritten { .. } | Self::PartsDiffer => Code::Job,

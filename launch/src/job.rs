@@ -9,6 +9,23 @@ use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
 
+/// The records of a job, with the targets that it trains on: those of classes smoothed, if it asks for that, once for
+/// the parties and for the plaintext twin.
+pub(crate) fn load(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
+    let mut data = records(job, file)?;
+    let smoothing = job.train.label_smoothing;
+    if smoothing > 0.0 {
+        if data.task == Task::Regression {
+            return Err(LaunchError::NoClasses { smoothing });
+        }
+        // One column stands for two classes.
+        #[allow(clippy::cast_precision_loss, reason = "there are at most 128 classes")]
+        let classes = data.outputs().max(2) as f64;
+        data.train.y.iter_mut().for_each(|y| *y = *y * (1.0 - smoothing) + smoothing / classes);
+    }
+    Ok(data)
+}
+
 /// The network that a job file asks for, fitted to the data.
 pub(crate) fn model(job: &JobFile, data: &Dataset, file: Option<&ModelFile>) -> Result<Model, LaunchError> {
     let loss = loss(job, data.task)?;
@@ -79,7 +96,7 @@ fn loss(job: &JobFile, task: Task) -> Result<Loss, LaunchError> {
 }
 
 /// The records of a job, shaped and with targets as its model and loss take them.
-pub(crate) fn records(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
+fn records(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
     let mut section = job.data.clone();
     if section.task == TaskChoice::Auto {
         section.task = match job.model.loss {
@@ -197,6 +214,24 @@ mod tests {
         job.reveal.open = Some(vec![Reveal::TestAuroc]);
         let error = reveal(&job, data.task).unwrap_err().to_string();
         assert_eq!(error, "reveal.open names test-auroc, which this task (multiclass) does not have");
+    }
+
+    #[test]
+    fn smoothing_spreads_part_of_the_training_targets_alone() {
+        let mut job = JobFile::default();
+        job.train.label_smoothing = 0.1;
+        let (data, sharp) = (load(&job, None).unwrap(), data::load(&job.data, &job.protocol).unwrap());
+        let near = |y: f64, other: f64| (y - other).abs() < 1e-12;
+        assert!(data.train.y.iter().zip(&sharp.train.y).all(|(y, sharp)| near(*y, 0.05 + 0.9 * sharp)));
+        assert_eq!(data.test, sharp.test);
+        job.data.set = BuiltIn::Digits;
+        let data = load(&job, None).unwrap();
+        assert!(data.train.y.iter().all(|y| near(*y, 0.01) || near(*y, 0.91)));
+        assert!(data.train.y.chunks(10).all(|row| near(row.iter().sum(), 1.0)));
+        (job.data.set, job.data.task) = (BuiltIn::BreastCancer, shared::config::TaskChoice::Regression);
+        (job.data.label, job.data.missing) = (Some("1".into()), shared::config::Missing::Impute);
+        let error = load(&job, None).unwrap_err().to_string();
+        assert_eq!(error, "train.label_smoothing = 0.1 spreads class targets, but the target is a number");
     }
 
     #[test]

@@ -3,12 +3,25 @@
 /// Share of rows whose score is right: the sign for one column, the largest of several.
 #[allow(clippy::cast_precision_loss, reason = "row counts are far below 2^52")]
 pub(crate) fn accuracy(scores: &[f64], y: &[f64], outputs: usize) -> f64 {
+    let right = classes(scores, y, outputs).filter(|(actual, taken_for)| actual == taken_for);
+    right.count() as f64 / (y.len() / outputs).max(1) as f64
+}
+
+/// Rows of each class (outer), by the class that they were taken for (inner).
+pub(crate) fn confusion(scores: &[f64], y: &[f64], outputs: usize) -> Vec<Vec<usize>> {
+    let count = outputs.max(2);
+    let mut rows = vec![vec![0; count]; count];
+    classes(scores, y, outputs).for_each(|(actual, taken_for)| rows[actual][taken_for] += 1);
+    rows
+}
+
+/// The class of each row, and the one that its scores say.
+fn classes(scores: &[f64], y: &[f64], outputs: usize) -> impl Iterator<Item = (usize, usize)> {
     let rows = scores.chunks_exact(outputs).zip(y.chunks_exact(outputs));
-    let right = |(scores, y): &(&[f64], &[f64])| match (scores, y) {
-        ([score], [y]) => (*score >= 0.0) == (*y >= 0.5),
-        _ => largest(scores) == largest(y),
-    };
-    rows.filter(right).count() as f64 / (y.len() / outputs).max(1) as f64
+    rows.map(|row| match row {
+        ([score], [y]) => (usize::from(*y >= 0.5), usize::from(*score >= 0.0)),
+        (scores, y) => (largest(y), largest(scores)),
+    })
 }
 
 /// First index of the largest value.
@@ -65,6 +78,15 @@ mod tests {
     fn accuracy_takes_the_sign_or_the_largest() {
         assert_eq!(accuracy(&[-1.0, 2.0, 0.0, 3.0], &[0.0, 1.0, 1.0, 0.0], 1), 0.75);
         assert_eq!(accuracy(&[0.1, 0.9, 0.8, 0.2], &[0.0, 1.0, 0.0, 1.0], 2), 0.5);
+    }
+
+    #[test]
+    fn confusion_counts_rows_by_class_and_answer() {
+        assert_eq!(confusion(&[-1.0, 2.0, 0.0, 3.0], &[0.0, 1.0, 1.0, 0.0], 1), [[1, 1], [0, 2]]);
+        let (a, b, c) = ([1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]);
+        let matrix = confusion(&[b, b, c, a].concat(), &[a, b, c, a].concat(), 3);
+        assert_eq!(matrix, [[1, 1, 0], [0, 1, 0], [0, 0, 1]]);
+        assert_eq!(accuracy(&[b, b, c, a].concat(), &[a, b, c, a].concat(), 3), 0.75);
     }
 
     #[test]

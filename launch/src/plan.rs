@@ -12,6 +12,7 @@ use crate::data::{Dataset, Digests};
 use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
+use crate::plain::Shadow;
 use crate::report::{bytes, seconds};
 use crate::time::{Network, Prediction};
 use crate::{bench, job, print, settings};
@@ -40,6 +41,7 @@ struct Plan {
     train_seconds: f64,
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
+    shadow: Option<Shadow>,
 }
 
 /// Plans a job and prints the plan.
@@ -57,13 +59,15 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
     let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
     let (job, data) = match args.workload {
         Some(workload) => bench::training(workload, &settings.job, &args.run.job.set)?,
-        None => (settings.job.clone(), job::records(&settings.job, file.as_ref())?),
+        None => (settings.job.clone(), job::load(&settings.job, file.as_ref())?),
     };
     let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
-    let plan = Plan::new(args, &spec, training, &parts);
+    let start = file.as_ref().map(ModelFile::weights);
+    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data, start));
+    let plan = Plan { shadow, ..Plan::new(args, &spec, training, &parts) };
     print(&match args.run.job.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
         Output::Text => plan.text(&data, &parts),
@@ -101,6 +105,7 @@ impl Plan {
             train_seconds: step * steps as f64,
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks: device::remarks(spec.lanes),
+            shadow: None,
         }
     }
 
@@ -146,6 +151,9 @@ impl Plan {
         }
         for remark in &self.remarks {
             let _ = writeln!(text, "{:26}{remark}", "note");
+        }
+        if let Some(shadow) = &self.shadow {
+            let _ = write!(text, "\n{}", shadow.text());
         }
         text
     }

@@ -15,7 +15,7 @@ use crate::plain::Outcome;
 
 mod text;
 
-pub(crate) use text::{bytes, phase_text, row, seconds};
+pub(crate) use text::{bytes, confusion_text, phase_text, row, seconds};
 
 /// Layout of the JSON report; it changes when a key changes its meaning or goes away.
 const SCHEMA: &str = "trefoil-report/1";
@@ -47,6 +47,7 @@ pub(crate) struct Report {
     plaintext_accuracy: Option<f64>,
     plaintext_auroc: Option<f64>,
     plaintext_test_loss: Option<f64>,
+    plaintext_confusion: Option<Vec<Vec<usize>>>,
     target_scale: f64,
     opened: Vec<String>,
     seconds_per_step: f64,
@@ -116,6 +117,7 @@ impl Report {
             plaintext_accuracy: plain.accuracy,
             plaintext_auroc: plain.auroc,
             plaintext_test_loss: plain.loss,
+            plaintext_confusion: plain.confusion.clone(),
             target_scale: data.target_scale,
             opened: first.opened.iter().map(|(name, _)| name.clone()).collect(),
             seconds_per_step: median(&first.step_seconds),

@@ -5,23 +5,24 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use model_files::{onnx, safetensors};
+use shared::config::JobFile;
 use shared::fixed::FixedPoint;
 use shared::job::{JobSpec, Reveal, Training, Work};
 
 use crate::args::{Output, RunArgs};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, Digests, Weights};
 use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
 use crate::model_file::ModelFile;
 use crate::out::OutFile;
-use crate::plain::{self, Outcome};
+use crate::plain::{self, Outcome, Shadow};
 use crate::report::{Findings, Report};
 use crate::{device, job, print, settings};
 
 /// Longest time that the plaintext twin may hold up the start.
-const SHADOW_TIME: Duration = Duration::from_millis(500);
+const TWIN_TIME: Duration = Duration::from_millis(500);
 
 /// Runs a training job, or prints its configuration.
 pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
@@ -32,17 +33,16 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     }
     let file = settings.job.model.file.as_ref();
     let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
-    let data = job::records(&settings.job, file.as_ref())?;
-    let start = file.as_ref().map(ModelFile::weights);
-    let encoded = data::encode(&data, start, settings.job.protocol.fraction_bits)?;
+    let data = job::load(&settings.job, file.as_ref())?;
+    if args.shadow {
+        return shadow_only(args, &settings.job, &data, file.as_ref());
+    }
+    let begin = file.as_ref().map(ModelFile::weights);
+    let encoded = data::encode(&data, begin, settings.job.protocol.fraction_bits)?;
     let spec = job::spec(&settings.job, &data, file.as_ref(), encoded.digests)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let mut remarks = device::remarks(spec.lanes);
-    // The twin knows the initial parameters of a seed only.
-    let plain = match &file {
-        None => shadow(&spec, training, &data, &mut remarks),
-        Some(_) => Outcome { complete: true, ..Outcome::default() },
-    };
+    let plain = twin(&spec, training, &data, begin, &mut remarks);
     remarks.extend(file.iter().flat_map(|file| file.imported.notes.clone()));
     let export = settings.job.model.export.as_ref().map(|path| OutFile::create(path, &KINDS)).transpose()?;
     announce(args, &spec, &data, &remarks);
@@ -56,7 +56,8 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     if let Some(export) = export {
         write_model(export, training, completed.result.as_ref(), spec.protocol.fraction_bits)?;
     }
-    let plain = if plain.complete { plain } else { plain::run(&training.model, &training.train, &data) };
+    let plain =
+        if plain.complete { plain } else { plain::run_from(begin, &training.model, &training.train, &data, None) };
     let report = Report::new(&Findings {
         job_id: &folder.job_id,
         spec: &spec,
@@ -96,18 +97,28 @@ fn write_model(
     }
 }
 
-/// Trains the plaintext twin, for a short while if it is a long job; remarks when activations would leave the range
-/// that comparisons look at.
-fn shadow(spec: &JobSpec, training: &Training, data: &Dataset, remarks: &mut Vec<String>) -> Outcome {
-    let plain = plain::run_until(&training.model, &training.train, data, Some(Instant::now() + SHADOW_TIME));
-    let limit = plain::activation_limit(&spec.protocol);
-    if plain.largest_activation >= limit {
-        remarks.push(format!(
-            "in plaintext, activations reach {:.3e}; comparisons are exact below {limit} only: lower train.lr, set \
-             train.clip, or set fewer protocol.fraction_bits or protocol.compare_bits=64",
-            plain.largest_activation
-        ));
-    }
+/// Trains in plaintext and prints what it found; no party starts.
+fn shadow_only(args: &RunArgs, job: &JobFile, data: &Dataset, file: Option<&ModelFile>) -> Result<(), LaunchError> {
+    let spec = job::spec(job, data, file, Digests::default())?;
+    let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
+    let shadow = Shadow::new(&spec, training, data, file.map(ModelFile::weights));
+    print(&if args.job.output == Output::Json { shadow.json() + "\n" } else { shadow.text() });
+    Ok(())
+}
+
+/// Trains the plaintext twin, for a short while if it is a long job; remarks when numbers of a layer would leave
+/// the range that the protocols are made for.
+fn twin(
+    spec: &JobSpec,
+    training: &Training,
+    data: &Dataset,
+    begin: Option<Weights<'_>>,
+    remarks: &mut Vec<String>,
+) -> Outcome {
+    let deadline = Some(Instant::now() + TWIN_TIME);
+    let plain = plain::run_from(begin, &training.model, &training.train, data, deadline);
+    let excesses = plain::excesses(&training.model, &plain.ranges, &spec.protocol);
+    remarks.extend(excesses.iter().map(plain::Excess::text));
     plain
 }
 

@@ -116,6 +116,21 @@ fn a_plan_shows_cost_and_openings_and_runs_nothing() {
 }
 
 #[test]
+fn a_shadow_shows_every_layer_and_leaves_nothing_behind() {
+    let folder = folder();
+    let job = ["--set", "model.kind=mlp", "--set", "train.epochs=2"];
+    let text = stdout(&launch(folder.path(), &[&["run", "--shadow"], &job[..]].concat()));
+    for part in ["in plaintext, nothing shared", "linear-1", "relu-1", "linear-2", "16 bits", "test AUROC", "benign"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let output = launch(folder.path(), &[&["plan", "--shadow", "--output", "json"], &job[..]].concat());
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(plan["shadow"]["layers"].as_array().map(Vec::len), Some(3), "{plan}");
+    assert_eq!(plan["shadow"]["excesses"].as_array().map(Vec::len), Some(0), "{plan}");
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder exists").count(), 0);
+}
+
+#[test]
 fn bad_usage_is_refused() {
     let cases: [(&[&str], &str); 11] = [
         (&["--gpus", "0"], "job.lanes = 0 is out of range: 1 to 64 lanes"),

@@ -25,8 +25,8 @@ fn report(lanes: u16) -> Report {
         peer_rtt_seconds: 1e-4,
     };
     let completed = Completed { reports: [party.clone(), party.clone(), party], startup_seconds: 0.5, result: None };
-    let plain =
-        Outcome { complete: true, accuracy: Some(0.96), auroc: Some(0.98), loss: None, largest_activation: 4.0 };
+    let confusion = Some(vec![vec![40, 2], vec![1, 71]]);
+    let plain = Outcome { complete: true, accuracy: Some(0.96), auroc: Some(0.98), confusion, ..Outcome::default() };
     Report::new(&Findings {
         job_id: "test",
         spec: &spec,
