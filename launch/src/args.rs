@@ -146,15 +146,15 @@ pub(crate) struct RunArgs {
     /// What every job has.
     #[command(flatten)]
     pub(crate) job: JobArgs,
+    /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
+    #[arg(long)]
+    pub(crate) shadow: bool,
     /// Model to go on from: an ONNX file
     #[arg(long, value_name = "ONNX")]
     pub(crate) model: Option<String>,
     /// What training minimises [default: by the task]
     #[arg(long, value_name = "LOSS", value_parser = ["cross-entropy", "binary-cross-entropy", "mse", "l1"])]
     pub(crate) loss: Option<String>,
-    /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
-    #[arg(long)]
-    pub(crate) shadow: bool,
     /// Where the trained model goes, if reveal.open names "weights": .onnx or .safetensors
     #[arg(long, value_name = "FILE")]
     pub(crate) export: Option<String>,

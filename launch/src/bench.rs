@@ -111,7 +111,7 @@ impl<'a> Bench<'a> {
         let (mut runs, mut accuracies, mut plaintext) = (Vec::new(), Vec::new(), Vec::new());
         for seed in 1..=self.args.runs.unwrap_or(5) as u64 {
             (job.train.seed, job.data.seed) = (seed, seed);
-            let data = job::records(&job, None)?;
+            let data = job::load(&job, None)?;
             let completed = self.train(&job, &data, None)?;
             accuracies.extend(opened(&completed.reports[0], Reveal::TestAccuracy));
             plaintext.extend(plain::run(&job::model(&job, &data, None)?, &job.train, &data).accuracy);

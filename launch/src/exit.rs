@@ -84,8 +84,19 @@ pub(crate) enum LaunchError {
         /// What the system said, or what is wrong with it.
         reason: String,
     },
+    /// Results that did not fit on the disk, or the like, after the run.
+    #[error("cannot write {path}: {reason}; the results are lost")]
+    Unwritten {
+        /// Which file.
+        path: String,
+        /// What the system said.
+        reason: String,
+    },
     /// A result that the reveal policy keeps from everybody.
-    #[error("reveal.open does not name {what}, so no party gives its part of them away and {who} has nothing to write")]
+    #[error(
+        "reveal.open does not name {what}, so no party gives its part of them away and {who} has nothing to write; \
+         --set reveal.open adds what may be known"
+    )]
     NotRevealed {
         /// Which result.
         what: &'static str,
@@ -169,7 +180,7 @@ impl LaunchError {
             | Self::NoClasses { .. }
             | Self::Model(_)
             | Self::Usage(_) => Code::Usage,
-            Self::Folder { .. } | Self::PartsDiffer => Code::Job,
+            Self::Folder { .. } | Self::Unwritten { .. } | Self::PartsDiffer => Code::Job,
             Self::Job { failure, .. } => match failure.failure.kind {
                 FailureKind::Job => Code::Job,
                 FailureKind::Timeout => Code::Timeout,

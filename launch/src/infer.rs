@@ -67,7 +67,7 @@ pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
         model: &model,
         samples: &samples,
         completed: &completed,
-        difference: Some(difference(&model, &samples, &results)),
+        difference: difference(&model, &samples, &results),
         share_seconds,
         total_seconds: begun.elapsed().as_secs_f64(),
         out,
@@ -83,7 +83,9 @@ pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
 fn difference(model: &ModelFile, samples: &Samples, results: &[f64]) -> (f64, usize) {
     let rows = samples.count.min(COMPARED_ROWS_MAX);
     let x = &samples.x[..rows * model.model().inputs()];
-    let plain = plain::predict(model.model(), model.weights(), x, rows);
+    let weights = model.weights();
+    let (parameters, averages) = (weights.parameters.to_vec(), weights.buffers.to_vec());
+    let plain = plain::Network::new(model.model(), parameters, averages).predict(x, rows);
     (results.iter().zip(&plain).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max), rows)
 }
 

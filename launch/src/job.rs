@@ -9,6 +9,23 @@ use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
 
+/// The records of a job, with the targets that it trains on: those of classes smoothed, if it asks for that, once for
+/// the parties and for the plaintext twin.
+pub(crate) fn load(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
+    let mut data = records(job, file)?;
+    let smoothing = job.train.label_smoothing;
+    if smoothing > 0.0 {
+        if data.task == Task::Regression {
+            return Err(LaunchError::NoClasses { smoothing });
+        }
+        // One column stands for two classes.
+        #[allow(clippy::cast_precision_loss, reason = "there are at most 128 classes")]
+        let classes = data.outputs().max(2) as f64;
+        data.train.y.iter_mut().for_each(|y| *y = *y * (1.0 - smoothing) + smoothing / classes);
+    }
+    Ok(data)
+}
+
 /// The network that a job file asks for, fitted to the data.
 pub(crate) fn model(job: &JobFile, data: &Dataset, file: Option<&ModelFile>) -> Result<Model, LaunchError> {
     let loss = loss(job, data.task)?;
@@ -78,24 +95,8 @@ fn loss(job: &JobFile, task: Task) -> Result<Loss, LaunchError> {
     }
 }
 
-/// The records of a job, shaped and with targets as its model and loss take them; training targets smoothed, if it asks
-/// for that, once for the parties and for the plaintext twin.
-pub(crate) fn records(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
-    let mut data = shaped(job, file)?;
-    let smoothing = job.train.label_smoothing;
-    if smoothing > 0.0 {
-        if data.task == Task::Regression {
-            return Err(LaunchError::NoClasses { smoothing });
-        }
-        // One column stands for two classes.
-        #[allow(clippy::cast_precision_loss, reason = "there are at most 128 classes")]
-        let classes = data.outputs().max(2) as f64;
-        data.train.y.iter_mut().for_each(|y| *y = *y * (1.0 - smoothing) + smoothing / classes);
-    }
-    Ok(data)
-}
-
-fn shaped(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
+/// The records of a job, shaped and with targets as its model and loss take them.
+fn records(job: &JobFile, file: Option<&ModelFile>) -> Result<Dataset, LaunchError> {
     let mut section = job.data.clone();
     if section.task == TaskChoice::Auto {
         section.task = match job.model.loss {
@@ -133,9 +134,19 @@ pub(crate) fn reveal(job: &JobFile, task: Task) -> Result<Vec<Reveal>, LaunchErr
     let mut reveal = job.reveal.open.clone().unwrap_or_else(|| possible.to_vec());
     reveal.sort_unstable();
     reveal.dedup();
-    match reveal.iter().find(|wanted| !possible.contains(wanted)) {
-        Some(wanted) => Err(LaunchError::NoSuchMetric { name: wanted.name(), task: name }),
-        None => Ok(reveal),
+    let has = |wanted: &Reveal| possible.contains(wanted) || *wanted == Reveal::Weights;
+    match (reveal.iter().find(|wanted| !has(wanted)), &job.model.export) {
+        (Some(wanted), _) => Err(LaunchError::NoSuchMetric { name: wanted.name(), task: name }),
+        (None, Some(_)) if !reveal.contains(&Reveal::Weights) => {
+            Err(LaunchError::NotRevealed { what: "weights", who: "--export" })
+        }
+        (None, None) if reveal.contains(&Reveal::Weights) => Err(LaunchError::Missing {
+            verb: "reveal.open = weights",
+            what: "a file",
+            flag: "--export FILE",
+            key: "model.export",
+        }),
+        (None, _) => Ok(reveal),
     }
 }
 
@@ -209,17 +220,17 @@ mod tests {
     fn smoothing_spreads_part_of_the_training_targets_alone() {
         let mut job = JobFile::default();
         job.train.label_smoothing = 0.1;
-        let (data, sharp) = (records(&job, None).unwrap(), data::load(&job.data, &job.protocol).unwrap());
+        let (data, sharp) = (load(&job, None).unwrap(), data::load(&job.data, &job.protocol).unwrap());
         let near = |y: f64, other: f64| (y - other).abs() < 1e-12;
         assert!(data.train.y.iter().zip(&sharp.train.y).all(|(y, sharp)| near(*y, 0.05 + 0.9 * sharp)));
         assert_eq!(data.test, sharp.test);
         job.data.set = BuiltIn::Digits;
-        let data = records(&job, None).unwrap();
+        let data = load(&job, None).unwrap();
         assert!(data.train.y.iter().all(|y| near(*y, 0.01) || near(*y, 0.91)));
         assert!(data.train.y.chunks(10).all(|row| near(row.iter().sum(), 1.0)));
         (job.data.set, job.data.task) = (BuiltIn::BreastCancer, shared::config::TaskChoice::Regression);
         (job.data.label, job.data.missing) = (Some("1".into()), shared::config::Missing::Impute);
-        let error = records(&job, None).unwrap_err().to_string();
+        let error = load(&job, None).unwrap_err().to_string();
         assert_eq!(error, "train.label_smoothing = 0.1 spreads class targets, but the target is a number");
     }
 

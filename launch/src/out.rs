@@ -8,7 +8,6 @@ use model_files::npy::{self, Array, Values};
 use model_files::onnx::Port;
 
 use crate::exit::LaunchError;
-use crate::folder::refusal;
 
 /// A file that will be there once it is complete.
 #[derive(Debug)]
@@ -49,7 +48,10 @@ impl OutFile {
         write: impl FnOnce(&Path) -> Result<(), E>,
     ) -> Result<(), LaunchError> {
         let written = write(&self.unfinished).map_err(Into::into);
-        written.and_then(|()| fs::rename(&self.unfinished, &self.path)).map_err(|error| refusal(&self.path, &error))
+        written.and_then(|()| fs::rename(&self.unfinished, &self.path)).map_err(|error| LaunchError::Unwritten {
+            path: self.path.display().to_string(),
+            reason: error.to_string(),
+        })
     }
 }
 
@@ -126,6 +128,9 @@ mod tests {
         fs::create_dir(folder.path().join("y.npy")).unwrap();
         assert!(refused("y.npy").ends_with("it is a folder"));
         drop(OutFile::create(&path("z.npy"), &["npy"]).unwrap());
+        let full = OutFile::create(&path("z.npy"), &["npy"]).unwrap();
+        let error = full.complete(|_| Err(io::Error::from(io::ErrorKind::StorageFull))).unwrap_err().to_string();
+        assert!(error.contains("z.npy: no storage space"), "{error}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -59,14 +59,14 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
     let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
     let (job, data) = match args.workload {
         Some(workload) => bench::training(workload, &settings.job, &args.run.job.set)?,
-        None => (settings.job.clone(), job::records(&settings.job, file.as_ref())?),
+        None => (settings.job.clone(), job::load(&settings.job, file.as_ref())?),
     };
     let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
     let start = file.as_ref().map(ModelFile::weights);
-    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, start, &data));
+    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data, start));
     let plan = Plan { shadow, ..Plan::new(args, &spec, training, &parts) };
     print(&match args.run.job.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",

@@ -1,18 +1,23 @@
 //! The verb `run`: data, shares, three parties, plaintext twin, report.
 
+use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use shared::job::{JobSpec, Training, Work};
+use model_files::{onnx, safetensors};
+use shared::config::JobFile;
+use shared::fixed::FixedPoint;
+use shared::job::{JobSpec, Reveal, Training, Work};
 
 use crate::args::{Output, RunArgs};
-use crate::data::{self, Dataset};
+use crate::data::{self, Dataset, Digests, Weights};
 use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
 use crate::model_file::ModelFile;
-use crate::plain::{self, Beginning, Outcome, Shadow};
+use crate::out::OutFile;
+use crate::plain::{self, Outcome, Shadow};
 use crate::report::{Findings, Report};
 use crate::{device, job, print, settings};
 
@@ -28,20 +33,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     }
     let file = settings.job.model.file.as_ref();
     let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
-    let data = job::records(&settings.job, file.as_ref())?;
-    let start = file.as_ref().map(ModelFile::weights);
-    let encoded = data::encode(&data, start, settings.job.protocol.fraction_bits)?;
+    let data = job::load(&settings.job, file.as_ref())?;
+    if args.shadow {
+        return shadow_only(args, &settings.job, &data, file.as_ref());
+    }
+    let begin = file.as_ref().map(ModelFile::weights);
+    let encoded = data::encode(&data, begin, settings.job.protocol.fraction_bits)?;
     let spec = job::spec(&settings.job, &data, file.as_ref(), encoded.digests)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
-    if args.shadow {
-        let shadow = Shadow::new(&spec, training, start, &data);
-        print(&if args.job.output == Output::Json { shadow.json() + "\n" } else { shadow.text() });
-        return Ok(());
-    }
     let mut remarks = device::remarks(spec.lanes);
-    let beginning = Beginning { model: &training.model, weights: start };
-    let plain = twin(&spec, beginning, training, &data, &mut remarks);
+    let plain = twin(&spec, training, &data, begin, &mut remarks);
     remarks.extend(file.iter().flat_map(|file| file.imported.notes.clone()));
+    let export = settings.job.model.export.as_ref().map(|path| OutFile::create(path, &KINDS)).transpose()?;
     announce(args, &spec, &data, &remarks);
 
     let interrupt = Interrupt::install();
@@ -50,7 +53,11 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let mut follower = Follower::new(&folder, args.job.verbose, false)?;
     let start = Start::new(&args.job, &settings);
     let completed = local::run(&spec, Some(encoded.messages), &start, &folder, &mut follower, &interrupt)?;
-    let plain = if plain.complete { plain } else { plain::run(beginning, &training.train, &data) };
+    if let Some(export) = export {
+        write_model(export, training, completed.result.as_ref(), spec.protocol.fraction_bits)?;
+    }
+    let plain =
+        if plain.complete { plain } else { plain::run_from(begin, &training.model, &training.train, &data, None) };
     let report = Report::new(&Findings {
         job_id: &folder.job_id,
         spec: &spec,
@@ -67,16 +74,49 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     folder.write("report.json", &report.json())
 }
 
+/// Kinds of files that a trained model is written to.
+const KINDS: [&str; 2] = ["onnx", "safetensors"];
+
+/// Joins nothing but what the parties handed out: parameters, then running averages.
+fn write_model(
+    out: OutFile,
+    training: &Training,
+    result: Option<&(Reveal, Vec<u64>)>,
+    fixed: FixedPoint,
+) -> Result<(), LaunchError> {
+    let (model, wiring) = (&training.model, training.model.wiring()?);
+    let Some((Reveal::Weights, words)) = result else { return Err(LaunchError::PartsDiffer) };
+    if words.len() != wiring.parameters() + wiring.buffers() {
+        return Err(LaunchError::PartsDiffer);
+    }
+    let values: Vec<f64> = words.iter().map(|&word| fixed.decode(word)).collect();
+    let (parameters, averages) = values.split_at(wiring.parameters());
+    match out.kind() {
+        "onnx" => out.complete(|path| onnx::write(path, model, parameters, averages).map_err(io::Error::other)),
+        _ => out.complete(|path| safetensors::write(path, model, parameters, averages).map_err(io::Error::other)),
+    }
+}
+
+/// Trains in plaintext and prints what it found; no party starts.
+fn shadow_only(args: &RunArgs, job: &JobFile, data: &Dataset, file: Option<&ModelFile>) -> Result<(), LaunchError> {
+    let spec = job::spec(job, data, file, Digests::default())?;
+    let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
+    let shadow = Shadow::new(&spec, training, data, file.map(ModelFile::weights));
+    print(&if args.job.output == Output::Json { shadow.json() + "\n" } else { shadow.text() });
+    Ok(())
+}
+
 /// Trains the plaintext twin, for a short while if it is a long job; remarks when numbers of a layer would leave
 /// the range that the protocols are made for.
 fn twin(
     spec: &JobSpec,
-    beginning: Beginning<'_>,
     training: &Training,
     data: &Dataset,
+    begin: Option<Weights<'_>>,
     remarks: &mut Vec<String>,
 ) -> Outcome {
-    let plain = plain::run_until(beginning, &training.train, data, Some(Instant::now() + TWIN_TIME));
+    let deadline = Some(Instant::now() + TWIN_TIME);
+    let plain = plain::run_from(begin, &training.model, &training.train, data, deadline);
     let excesses = plain::excesses(&training.model, &plain.ranges, &spec.protocol);
     remarks.extend(excesses.iter().map(plain::Excess::text));
     plain

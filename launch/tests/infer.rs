@@ -122,7 +122,40 @@ fn training_goes_on_from_a_file() {
     assert!(output.status.success(), "{}", stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     assert_eq!((report["task"].as_str(), report["parameters"].as_u64()), (Some("multiclass"), Some(8)));
-    assert!(report["accuracy"].as_f64().expect("opened") > 0.9, "{report}");
+    let (mpc, plain) = (report["accuracy"].as_f64().expect("opened"), report["plaintext_accuracy"].as_f64());
+    assert!(mpc > 0.9 && (mpc - plain.expect("the twin begins with the file too")).abs() < 0.04, "{report}");
+}
+
+#[test]
+fn a_trained_model_leaves_only_under_a_policy_that_names_weights() {
+    let folder = folder();
+    let table: String =
+        rows(60).chunks(3).map(|row| format!("{},{},{},{}\n", row[0], row[1], row[2], row[0])).collect();
+    fs::write(folder.path().join("t.csv"), format!("a,b,c,d\n{table}")).expect("the folder can be written");
+    let model = network(&[Linear { inputs: 3, outputs: 1, weights: &[0.25, -0.5, 1.0, 0.125] }]);
+    fs::write(folder.path().join("line.onnx"), model).expect("the folder can be written");
+    let train = ["train", "--model", "line.onnx", "--loss", "mse", "--data", "t.csv", "--label", "d", "--set"];
+    let briefly = ["train.epochs=1", "--set", "train.lr=0.001", "--set", "train.batch=64"];
+    let base = [&train[..], &briefly].concat();
+
+    let error = launch(folder.path(), &[&base[..], &["--export", "out.onnx"]].concat());
+    assert_eq!(error.status.code(), Some(5), "{}", stderr(&error));
+    assert!(stderr(&error).contains("reveal.open does not name weights"), "{}", stderr(&error));
+    assert!(!folder.path().join("out.onnx").exists() && !folder.path().join("runs").exists());
+
+    for file in ["out.onnx", "out.safetensors"] {
+        let open = ["--set", "reveal.open=[\"weights\"]", "--export", file];
+        let output = launch(folder.path(), &[&base[..], &open].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        assert!(fs::metadata(folder.path().join(file)).expect("the model").len() > 100);
+    }
+    // One step of this rate changes little: the model is what it was, on its way through shares.
+    npy::write(&folder.path().join("x.npy"), &Array::f64(&[20, 3], rows(20))).expect("the folder can be written");
+    let output = launch(folder.path(), &["infer", "--model", "out.onnx", "--data", "x.npy", "--out", "y.npy"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let found = npy::read(&folder.path().join("y.npy")).expect("results").to_f64();
+    let expected: Vec<f64> = rows(20).chunks(3).map(|row| 0.25 * row[0] - 0.5 * row[1] + row[2] + 0.125).collect();
+    assert!(largest_difference(&found, &expected) < 0.03, "{found:?} {expected:?}");
 }
 
 /// The error of a refused run with this exit code, which must leave nothing behind.

@@ -60,6 +60,7 @@ pub struct RosterEntry {
 
 /// A party's share of what a job works on, encoded in fixed point.
 #[derive(Debug, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "one per job, and its message boxes it")]
 pub enum DataShare {
     /// Of a training.
     Training(TrainingShare),

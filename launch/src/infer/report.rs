@@ -34,7 +34,7 @@ pub(super) struct Report {
     opened: Vec<&'static str>,
     opened_to: &'static str,
     out: String,
-    max_difference: Option<f64>,
+    max_difference: f64,
     compared_rows: usize,
     share_seconds: f64,
     startup_seconds: f64,
@@ -57,7 +57,7 @@ pub(super) struct Findings<'a> {
     pub(super) model: &'a ModelFile,
     pub(super) samples: &'a Samples,
     pub(super) completed: &'a Completed,
-    pub(super) difference: Option<(f64, usize)>,
+    pub(super) difference: (f64, usize),
     pub(super) share_seconds: f64,
     pub(super) total_seconds: f64,
     pub(super) out: &'a str,
@@ -90,8 +90,8 @@ impl Report {
             opened: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             opened_to: "owner of the data",
             out: findings.out.into(),
-            max_difference: findings.difference.map(|(difference, _)| difference),
-            compared_rows: findings.difference.map_or(0, |(_, rows)| rows),
+            max_difference: findings.difference.0,
+            compared_rows: findings.difference.1,
             share_seconds: findings.share_seconds,
             startup_seconds: completed.startup_seconds,
             seconds: first.train_seconds,
@@ -139,10 +139,8 @@ impl Report {
             row("opened", &format!("{} to the {} alone; no party learned any", self.opened.join(", "), self.opened_to)),
             row("results", &self.out),
         ];
-        if let Some(difference) = self.max_difference {
-            let rows = self.compared_rows;
-            lines.push(row("against float64", &format!("largest difference {difference:.2e} on {rows} rows")));
-        }
+        let (difference, rows) = (self.max_difference, self.compared_rows);
+        lines.push(row("against float64", &format!("largest difference {difference:.2e} on {rows} rows")));
         lines.extend(self.remarks.iter().map(|remark| row("note", remark)));
         lines.join("\n") + "\n"
     }
@@ -173,7 +171,7 @@ mod tests {
             opened: vec!["predictions"],
             opened_to: "owner of the data",
             out: "y.npy".into(),
-            max_difference: Some(2e-5),
+            max_difference: 2e-5,
             compared_rows: 40,
             share_seconds: 0.001,
             startup_seconds: 0.5,

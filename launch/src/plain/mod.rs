@@ -50,65 +50,45 @@ pub(crate) struct Outcome {
     pub(crate) parameters: Vec<f64>,
 }
 
-/// What training starts from.
-#[derive(Clone, Copy)]
-pub(crate) struct Beginning<'a> {
-    /// The network.
-    pub(crate) model: &'a Model,
-    /// Its numbers; those that follow from the seed, if none are given.
-    pub(crate) weights: Option<Weights<'a>>,
-}
-
-impl<'a> From<&'a Model> for Beginning<'a> {
-    fn from(model: &'a Model) -> Self {
-        Self { model, weights: None }
-    }
-}
-
-impl<'a> Beginning<'a> {
-    fn network(self, seed: u64) -> Network<'a> {
-        let Self { model, weights } = self;
-        match weights {
-            Some(Weights { parameters, buffers }) => Network::new(model, parameters.to_vec(), buffers.to_vec()),
-            None => Network::new(model, model.initial_parameters(seed), model.initial_buffers()),
-        }
-    }
-}
-
 /// Trains and evaluates in float64.
-pub(crate) fn run<'a>(beginning: impl Into<Beginning<'a>>, spec: &TrainSpec, data: &Dataset) -> Outcome {
-    run_until(beginning, spec, data, None)
+pub(crate) fn run(model: &Model, spec: &TrainSpec, data: &Dataset) -> Outcome {
+    run_until(model, spec, data, None)
 }
 
-/// Results of a trained network on rows, in float64.
-pub(crate) fn predict(model: &Model, weights: Weights<'_>, x: &[f64], rows: usize) -> Vec<f64> {
-    Network::new(model, weights.parameters.to_vec(), weights.buffers.to_vec()).predict(x, rows)
+/// As [`run`], from the numbers of a model instead of those of the job's seed, if there are any.
+pub(crate) fn run_from(
+    start: Option<Weights<'_>>,
+    model: &Model,
+    spec: &TrainSpec,
+    data: &Dataset,
+    deadline: Option<Instant>,
+) -> Outcome {
+    run_in(Arithmetic::Float, start, model, spec, data, deadline)
 }
 
 /// As [`run`], but stops training at the deadline.
-pub(crate) fn run_until<'a>(
-    beginning: impl Into<Beginning<'a>>,
-    spec: &TrainSpec,
-    data: &Dataset,
-    deadline: Option<Instant>,
-) -> Outcome {
-    run_in(Arithmetic::Float, beginning, spec, data, deadline)
+pub(crate) fn run_until(model: &Model, spec: &TrainSpec, data: &Dataset, deadline: Option<Instant>) -> Outcome {
+    run_in(Arithmetic::Float, None, model, spec, data, deadline)
 }
 
-/// As [`run_until`], in the numbers given.
-pub(crate) fn run_in<'a>(
+/// As [`run_from`], in this arithmetic.
+pub(crate) fn run_in(
     arithmetic: Arithmetic,
-    beginning: impl Into<Beginning<'a>>,
+    start: Option<Weights<'_>>,
+    model: &Model,
     spec: &TrainSpec,
     data: &Dataset,
     deadline: Option<Instant>,
 ) -> Outcome {
-    let beginning = beginning.into();
-    let mut network = beginning.network(spec.seed).computing_in(arithmetic);
+    let (parameters, buffers) = match start {
+        Some(start) => (start.parameters.to_vec(), start.buffers.to_vec()),
+        None => (model.initial_parameters(spec.seed), model.initial_buffers()),
+    };
+    let mut network = Network::new(model, parameters, buffers).computing_in(arithmetic);
     let complete = network.train(spec, &data.train, deadline);
     let x = network.arithmetic.encode(data.test.x.clone());
     let scores = network.predict(&x, data.test.count);
-    let (outputs, y) = (beginning.model.outputs(), &data.test.y);
+    let (outputs, y) = (model.outputs(), &data.test.y);
     let classes = data.task != Task::Regression;
     Outcome {
         complete,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use shared::job::{JobSpec, Training};
 
 use super::ranges::{Range, result_limits};
-use super::{Arithmetic, Beginning, Excess, LayerRanges, Outcome, excesses, run, run_in};
+use super::{Arithmetic, Excess, LayerRanges, Outcome, excesses, run_from, run_in};
 use crate::data::{Dataset, Weights};
 use crate::report::{confusion_text, task_name};
 
@@ -49,11 +49,10 @@ struct Layer {
 
 impl Shadow {
     /// Trains and evaluates twice: in float64, and in the job's fixed point.
-    pub(crate) fn new(spec: &JobSpec, training: &Training, weights: Option<Weights<'_>>, data: &Dataset) -> Self {
+    pub(crate) fn new(spec: &JobSpec, training: &Training, data: &Dataset, start: Option<Weights<'_>>) -> Self {
         let (model, train, protocol) = (&training.model, &training.train, &spec.protocol);
-        let beginning = Beginning { model, weights };
-        let exact = run(beginning, train, data);
-        let fixed = run_in(Arithmetic::fixed(protocol.fraction_bits, train.seed), beginning, train, data, None);
+        let exact = run_from(start, model, train, data, None);
+        let fixed = run_in(Arithmetic::fixed(protocol.fraction_bits, train.seed), start, model, train, data, None);
         let limits = result_limits(model, protocol);
         Self {
             schema: SCHEMA,
@@ -170,7 +169,6 @@ mod tests {
     use shared::model::ModelName;
 
     use super::*;
-    use crate::data::Digests;
     use crate::job;
 
     fn shadow(change: impl Fn(&mut JobFile)) -> Shadow {
@@ -178,10 +176,10 @@ mod tests {
         (file.data.set, file.model.kind, file.model.hidden) = (BuiltIn::Digits, ModelName::Mlp, vec![16]);
         (file.train.epochs, file.train.lr) = (3, 0.1);
         change(&mut file);
-        let data = job::records(&file, None).unwrap();
-        let spec = job::spec(&file, &data, None, Digests::default()).unwrap();
+        let data = job::load(&file, None).unwrap();
+        let spec = job::spec(&file, &data, None, crate::data::Digests::default()).unwrap();
         let Work::Train(training) = &spec.work else { panic!("it trains") };
-        Shadow::new(&spec, training, None, &data)
+        Shadow::new(&spec, training, &data, None)
     }
 
     /// Every key stands in docs/formats.md, and every key there is one.

@@ -104,7 +104,7 @@ fn two_thousand_steps_of_fixed_point_do_not_diverge() {
     for epochs in [1, 5, 20, 200] {
         let spec = TrainSpec { epochs, batch: 128, lr: 0.1, ..TrainSpec::default() };
         let exact = run(&model, &spec, &data);
-        let fixed = run_in(Arithmetic::fixed(FixedPoint::DEFAULT, 1), &model, &spec, &data, None);
+        let fixed = run_in(Arithmetic::fixed(FixedPoint::DEFAULT, 1), None, &model, &spec, &data, None);
         let largest = |outcome: &Outcome| outcome.parameters.iter().map(|w| w.abs()).fold(0.0, f64::max);
         let differences = exact.parameters.iter().zip(&fixed.parameters).map(|(a, b)| (a - b).abs());
         eprintln!(
@@ -136,7 +136,7 @@ fn fixed_point_trains_on_its_grid_and_near_float64() {
     let mut last = f64::INFINITY;
     for bits in [10, 14, 18] {
         let fraction = FixedPoint::new(bits).unwrap();
-        let outcome = run_in(Arithmetic::fixed(fraction, 1), &model, &spec, &data, None);
+        let outcome = run_in(Arithmetic::fixed(fraction, 1), None, &model, &spec, &data, None);
         assert!(outcome.parameters.iter().all(|w| (w * fraction.scale()).fract() == 0.0), "{bits}");
         let furthest = outcome.parameters.iter().zip(&exact.parameters).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         // Each of 40 steps is off by less than one unit, and so is what it was computed from.
