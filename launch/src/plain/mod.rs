@@ -1,6 +1,6 @@
 //! The plaintext twin of a training run: same model, initial weights, batches, masks and optimiser, no secrecy. In
-//! float64 its metrics stand beside those under MPC, and it warns when numbers would leave the ranges that the protocols
-//! are made for; in fixed point it shows what rounding alone does.
+//! float64 its metrics stand beside those under MPC, and it warns when numbers would leave the ranges that the
+//! protocols are made for; in fixed point it shows what rounding alone does.
 
 mod activation;
 mod arithmetic;

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn updates_follow_pytorch() {
-        // torch.optim.SGD([1.0], lr=0.1, momentum=0.9, nesterov, weight_decay=0.5), gradients 2.0 (clipped to 1.5), 1.0.
+        // torch.optim.SGD([1.0], lr=0.1, momentum=0.9, nesterov, weight_decay=0.5), gradients 2.0 (clipped to 1.5), 1.
         let spec = TrainSpec { momentum: 0.9, weight_decay: 0.5, clip: Some(1.5), ..TrainSpec::default() };
         close(&steps(&spec, &[2.0, 1.0], &[0.1; 2]), &[0.8, 0.48]);
         close(&steps(&TrainSpec { nesterov: true, ..spec }, &[2.0, 1.0], &[0.1; 2]), &[0.62, 0.2091]);
@@ -120,7 +120,7 @@ mod tests {
         };
         let first = 1.0 - 0.1 * 2.0 / (2.0 + 1e-8);
         close(&steps(&spec, &[2.0, -1.0], &[0.1; 2]), &[first, first - second]);
-        // Adam adds the decay to the gradient, 2 + 0.5 * 1, which its quotient takes out again; AdamW shrinks the weight.
+        // Adam adds the decay to the gradient, 2 + 0.5, which its quotient takes out again; AdamW shrinks the weight.
         let decayed = TrainSpec { weight_decay: 0.5, ..spec };
         close(&steps(&decayed, &[2.0], &[0.1]), &[1.0 - 0.1 * 2.5 / (2.5 + 1e-8)]);
         let adamw = TrainSpec { optimizer: Optimizer::Adamw, ..decayed };

@@ -1,5 +1,5 @@
-//! `--shadow`: the whole job in plaintext, on this machine alone. What numbers does each layer see, would a run on shares
-//! bear them, and what does rounding to fixed point cost?
+//! `--shadow`: the whole job in plaintext, on this machine alone. What numbers does each layer see, would a run on
+//! shares bear them, and what does rounding to fixed point cost?
 
 use std::fmt::Write as _;
 
@@ -107,10 +107,10 @@ impl Shadow {
             let [gradient, weight, variance] = [ranges.gradients, ranges.weights, ranges.variances]
                 .map(|range| range.map_or(String::new(), |range| number(range.largest())));
             let line = format!(
-                "{:width$}  {least:>10} {greatest:>10} {largest:>10} {limit:>10}  {gradient:>10} {weight:>10} {variance:>10}",
+                "{:width$}  {least:>10} {greatest:>10} {largest:>10} {limit:>10}  {gradient:>10} {weight:>10} ",
                 ranges.name
             );
-            let _ = writeln!(text, "{}", line.trim_end());
+            let _ = writeln!(text, "{}", format!("{line}{variance:>10}").trim_end());
         }
         let _ = writeln!(text, "\n{:24}{:>12}{:>12}", "", "float64", format!("{} bits", self.fraction_bits));
         let metrics = [

@@ -239,7 +239,8 @@ proptest! {
             let (position, channel) = (element / output.channels, element % output.channels);
             let (y, x0) = (position / output.width * stride[0], position % output.width * stride[1]);
             let mut sum = parameters[weights + channel];
-            for (ky, kx, c) in (0..kernel[0]).flat_map(|ky| (0..kernel[1]).flat_map(move |kx| (0..3).map(move |c| (ky, kx, c)))) {
+            let columns = |ky| (0..kernel[1]).flat_map(move |kx| (0..3).map(move |c| (ky, kx, c)));
+            for (ky, kx, c) in (0..kernel[0]).flat_map(columns) {
                 let row = (y + ky * dilation[0]).checked_sub(padding[0]).filter(|row| *row < height);
                 let column = (x0 + kx * dilation[1]).checked_sub(padding[1]).filter(|column| *column < width);
                 let (Some(row), Some(column)) = (row, column) else { continue };
