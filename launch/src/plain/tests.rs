@@ -91,7 +91,7 @@ fn a_run_that_leaves_the_range_is_seen_and_its_layer_named() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --release -p launch two_thousand -- --ignored --nocapture"]
+#[ignore = "takes half an hour or more: cargo test --release -p launch two_thousand -- --ignored --nocapture"]
 fn two_thousand_steps_of_fixed_point_do_not_diverge() {
     use rand::Rng;
     let mut stream = shared::model::public_stream(1, 1);
@@ -101,7 +101,7 @@ fn two_thousand_steps_of_fixed_point_do_not_diverge() {
     let train = Rows { count: 1280, x: images, y: labels.iter().flat_map(one_hot).collect() };
     let data = Dataset { test: train.clone(), train, shape: shared::model::Shape::image(1, 28, 28), ..digits() };
     let model = ModelName::Lenet.build(data.shape, &[], 10, Loss::SoftmaxCrossEntropy).pool_before_relu();
-    for epochs in [1, 5, 20, 200] {
+    for epochs in [1, 20, 200] {
         let spec = TrainSpec { epochs, batch: 128, lr: 0.1, ..TrainSpec::default() };
         let exact = run(&model, &spec, &data);
         let fixed = run_in(Arithmetic::fixed(FixedPoint::DEFAULT, 1), None, &model, &spec, &data, None);
