@@ -5,7 +5,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use serde::Serialize;
 use shared::config::{BuiltIn, JobFile};
-use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, Reveal, Work};
+use shared::job::{Inference, JobSpec, Micro, Operation, PROTOCOL_VERSION, Reveal, Work};
 use shared::model::{ModelName, Shape};
 use shared::wire::PartyReport;
 
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<(), LaunchError> {
     let lines: Vec<Line> = match args.workload {
         Workload::W1 => vec![show(bench.trainings("w1", BuiltIn::BreastCancer)?)],
         Workload::W2 => vec![show(bench.steps("w2", 30)?)],
-        Workload::W3 => vec![show(bench.steps("w3-train", 10)?)],
+        Workload::W3 => vec![show(bench.steps("w3-train", 10)?), show(bench.inference("w3-infer", 10)?)],
         Workload::Resnet18 => vec![show(bench.steps("resnet18-train", 3)?)],
         Workload::W4 => bench.micro_lines()?.map(|micro| bench.micro(micro).map(show)).collect::<Result<_, _>>()?,
         Workload::W5 => vec![show(bench.trainings("w5", BuiltIn::Digits)?)],
@@ -147,6 +147,43 @@ impl<'a> Bench<'a> {
         Ok(Line { bytes_sent_per_party, rounds, ..line })
     }
 
+    /// Batches of generated images through a network with secret weights.
+    fn inference(&self, workload: &'static str, runs: usize) -> Result<Line, LaunchError> {
+        let (job, image) = on_images(&self.job, self.args.workload);
+        let job = settings::overlay(&job, &self.args.set)?;
+        let batch = job.train.batch;
+        let data = generated_images(batch * self.args.runs.unwrap_or(runs), image, job.train.seed);
+        let model = job::model(&job, &data, None)?;
+        let (parameters, buffers) = (model.initial_parameters(job.train.seed), model.initial_buffers());
+        let weights = data::Weights { parameters: &parameters, buffers: &buffers };
+        let encoded = data::encode_inference(&data.train.x, weights, false, job.protocol.fraction_bits)?;
+        let work = Inference {
+            model,
+            rows: data.train.count,
+            public_model: false,
+            batch,
+            data_digest: encoded.digests.data,
+            model_digest: encoded.digests.model,
+        };
+        let spec = self.spec(Work::Infer(Box::new(work)), Reveal::Predictions);
+        let run = self.perform(&spec, Some(encoded.messages))?;
+        let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
+        let line = self.line(workload, &run.reports[0].step_seconds.clone(), &[run]);
+        Ok(Line { bytes_sent_per_party, rounds, ..line })
+    }
+
+    fn spec(&self, work: Work, reveal: Reveal) -> JobSpec {
+        JobSpec {
+            version: PROTOCOL_VERSION.into(),
+            lanes: self.job.job.lanes,
+            threads: device::threads_per_lane(self.job.job.lanes, self.job.job.threads),
+            protocol: self.job.protocol,
+            work,
+            reveal: vec![reveal],
+            peer_timeout_seconds: self.job.job.peer_timeout_seconds,
+        }
+    }
+
     /// The lines of w4 that were asked for.
     fn micro_lines(&self) -> Result<impl Iterator<Item = (&'static str, Micro)>, LaunchError> {
         let repetitions = self.args.runs.unwrap_or(5);
@@ -161,16 +198,7 @@ impl<'a> Bench<'a> {
 
     /// One operation of w4.
     fn micro(&self, (name, micro): (&'static str, Micro)) -> Result<Line, LaunchError> {
-        let spec = JobSpec {
-            version: PROTOCOL_VERSION.into(),
-            lanes: self.job.job.lanes,
-            threads: device::threads_per_lane(self.job.job.lanes, self.job.job.threads),
-            protocol: self.job.protocol,
-            work: Work::Bench(micro),
-            reveal: vec![Reveal::BenchError],
-            peer_timeout_seconds: self.job.job.peer_timeout_seconds,
-        };
-        let run = self.perform(&spec, None)?;
+        let run = self.perform(&self.spec(Work::Bench(micro), Reveal::BenchError), None)?;
         let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
         let max_error = opened(&run.reports[0], Reveal::BenchError);
         let line = self.line(name, &run.reports[0].step_seconds.clone(), &[run]);

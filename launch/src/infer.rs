@@ -114,6 +114,7 @@ fn spec(
         model: model.model().clone().pool_before_relu(),
         rows,
         public_model: job.infer.public_model,
+        batch: job.infer.batch,
         data_digest: encoded.digests.data,
         model_digest: encoded.digests.model,
     };

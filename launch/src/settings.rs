@@ -89,6 +89,11 @@ fn strict(sections: Map<String, Value>, origins: &Origins) -> Result<JobFile, Se
     let mut whole = toml::Table::new();
     for (section, value) in sections {
         let toml::Value::Table(fields) = to_toml(value) else { continue };
+        let known = JobFile::KEYS.iter().any(|key| key.split('.').next() == Some(&section));
+        if !known {
+            let origin = "the job file".to_owned();
+            return Err(SettingsError::UnknownKey { advice: advice(&section), key: section, origin });
+        }
         for (field, value) in &fields {
             let only = toml::Table::from_iter([(field.clone(), value.clone())]);
             let only = toml::Table::from_iter([(section.clone(), only.into())]);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use model_files::{onnx, safetensors};
 use shared::config::JobFile;
-use shared::fixed::FixedPoint;
 use shared::job::{JobSpec, Reveal, Training, Work};
 
 use crate::args::{Output, RunArgs};
@@ -53,11 +52,21 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let mut follower = Follower::new(&folder, args.job.verbose, false)?;
     let start = Start::new(&args.job, &settings);
     let completed = local::run(&spec, Some(encoded.messages), &start, &folder, &mut follower, &interrupt)?;
+    let revealed = match &completed.result {
+        Some((Reveal::Weights, words)) => {
+            Some(words.iter().map(|&word| spec.protocol.fraction_bits.decode(word)).collect::<Vec<f64>>())
+        }
+        _ => None,
+    };
     if let Some(export) = export {
-        write_model(export, training, completed.result.as_ref(), spec.protocol.fraction_bits)?;
+        write_model(export, training, revealed.as_deref())?;
     }
     let plain =
         if plain.complete { plain } else { plain::run_from(begin, &training.model, &training.train, &data, None) };
+    let weight_difference = revealed.map(|weights| {
+        let both = weights.iter().zip(&plain.parameters);
+        both.map(|(mpc, plain)| (mpc - plain).abs()).fold(0.0, f64::max)
+    });
     let report = Report::new(&Findings {
         job_id: &folder.job_id,
         spec: &spec,
@@ -65,6 +74,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
         data: &data,
         completed: &completed,
         plain: &plain,
+        weight_difference,
         run_folder: folder.path().display().to_string(),
         model: shared::ids::PartyId::ALL.map(|party| folder.party(party).display().to_string()).into(),
         remarks,
@@ -78,18 +88,10 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
 const KINDS: [&str; 2] = ["onnx", "safetensors"];
 
 /// Joins nothing but what the parties handed out: parameters, then running averages.
-fn write_model(
-    out: OutFile,
-    training: &Training,
-    result: Option<&(Reveal, Vec<u64>)>,
-    fixed: FixedPoint,
-) -> Result<(), LaunchError> {
+fn write_model(out: OutFile, training: &Training, revealed: Option<&[f64]>) -> Result<(), LaunchError> {
     let (model, wiring) = (&training.model, training.model.wiring()?);
-    let Some((Reveal::Weights, words)) = result else { return Err(LaunchError::PartsDiffer) };
-    if words.len() != wiring.parameters() + wiring.buffers() {
-        return Err(LaunchError::PartsDiffer);
-    }
-    let values: Vec<f64> = words.iter().map(|&word| fixed.decode(word)).collect();
+    let due = wiring.parameters() + wiring.buffers();
+    let values = revealed.filter(|values| values.len() == due).ok_or(LaunchError::PartsDiffer)?;
     let (parameters, averages) = values.split_at(wiring.parameters());
     match out.kind() {
         "onnx" => out.complete(|path| onnx::write(path, model, parameters, averages).map_err(io::Error::other)),

@@ -149,6 +149,8 @@ pub struct InferSection {
     pub out: Option<String>,
     /// Whether all parties may know the model's weights (default false).
     pub public_model: bool,
+    /// Rows that pass through the network at a time; 0 for as many as memory has room for (default 0).
+    pub batch: usize,
 }
 
 /// What stands between two linear layers.
@@ -314,6 +316,7 @@ impl JobFile {
         "train.seed",
         "infer.out",
         "infer.public_model",
+        "infer.batch",
         "protocol.fraction_bits",
         "protocol.compare_bits",
         "protocol.trunc",

@@ -150,6 +150,8 @@ pub struct Inference {
     pub rows: usize,
     /// Whether all parties may know parameters and running averages.
     pub public_model: bool,
+    /// Rows that pass through the network at a time; 0 for as many as memory has room for.
+    pub batch: usize,
     /// SHA-256 over the encoded rows behind a secret salt.
     pub data_digest: [u8; 32],
     /// SHA-256 over the encoded parameters and running averages: [`public_digest`] of a public model, which the parties
@@ -437,7 +439,8 @@ mod tests {
     fn an_inference_gives_predictions_on_at_least_one_row() {
         let job = |rows, reveal: &[Reveal]| {
             let model = Model::mlp(3, &[4], 2, Loss::MeanSquared);
-            let work = Inference { model, rows, public_model: false, data_digest: [0; 32], model_digest: [0; 32] };
+            let work =
+                Inference { model, rows, public_model: false, batch: 0, data_digest: [0; 32], model_digest: [0; 32] };
             JobSpec { work: Work::Infer(Box::new(work)), reveal: reveal.to_vec(), ..bench(Operation::Relu, 1) }
         };
         assert_eq!(job(1, &[Reveal::Predictions]).check(), Ok(()));

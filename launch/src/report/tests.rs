@@ -34,6 +34,7 @@ fn report(lanes: u16) -> Report {
         data: &data,
         completed: &completed,
         plain: &plain,
+        weight_difference: None,
         run_folder: "runs/test".into(),
         model: vec!["runs/test/p0".into()],
         remarks: vec!["no GPU found".into()],

@@ -56,6 +56,10 @@ impl Report {
         lines.push(row("peak memory", &format!("{peak} (largest party)")));
         let opened = if self.opened.is_empty() { "nothing".into() } else { self.opened.join(", ") };
         lines.push(row("opened", &format!("{opened}; all else stayed in shares")));
+        lines
+            .extend(self.weight_difference.map(|difference| {
+                row("weights", &format!("at most {difference:.1e} from those of the plaintext run"))
+            }));
         lines.push(row("model", &format!("sealed in shares, a folder per party: {}/p0, p1, p2", self.run_folder)));
         lines.extend(self.remarks.iter().map(|remark| row("note", remark)));
         lines.join("\n") + "\n"

@@ -374,6 +374,7 @@ fn inference_setup(party: usize, lanes: u16, model_digest: Option<[u8; 32]>) -> 
         model: Model::mlp(2, &[], 1, Loss::MeanSquared),
         rows: 2,
         public_model: model_digest.is_some(),
+        batch: 0,
         data_digest: [0; 32],
         model_digest: model_digest.unwrap_or_default(),
     };

@@ -35,7 +35,8 @@ pub(super) fn run(
     let Weights { parameters, averages } = &data.weights;
     let folded = fold_batch_norms(party, &inference.model, parameters, averages);
     let (model, parameters) = &folded.map_err(|source| LaneError::at(None, source))?;
-    let (network, block) = (&Network::new(model, parameters), block_rows(model));
+    let (network, most) = (&Network::new(model, parameters), block_rows(model));
+    let block = if inference.batch == 0 { most } else { inference.batch.min(most) };
     for first in own.clone().step_by(block) {
         let (step, begun) = (Some(outcome.step_seconds.len()), Instant::now());
         let rows_now = first..own.end.min(first + block);
