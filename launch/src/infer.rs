@@ -15,7 +15,7 @@ use crate::follow::Follower;
 use crate::local::{self, Interrupt, Start};
 use crate::model_file::ModelFile;
 use crate::out::{OutFile, write_results};
-use crate::{device, plain, print, settings};
+use crate::{device, print, settings};
 
 mod report;
 
@@ -85,7 +85,7 @@ fn difference(model: &ModelFile, samples: &Samples, results: &[f64]) -> (f64, us
     let x = &samples.x[..rows * model.model().inputs()];
     let weights = model.weights();
     let (parameters, averages) = (weights.parameters.to_vec(), weights.buffers.to_vec());
-    let plain = plain::Network::new(model.model(), parameters, averages).predict(x, rows);
+    let plain = plaintext::Network::new(model.model(), parameters, averages).predict(x, rows);
     (results.iter().zip(&plain).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max), rows)
 }
 

@@ -119,8 +119,8 @@ fn twin(
 ) -> Outcome {
     let deadline = Some(Instant::now() + TWIN_TIME);
     let plain = plain::run_from(begin, &training.model, &training.train, data, deadline);
-    let excesses = plain::excesses(&training.model, &plain.ranges, &spec.protocol);
-    remarks.extend(excesses.iter().map(plain::Excess::text));
+    let excesses = plaintext::excesses(&training.model, &plain.ranges, &spec.protocol);
+    remarks.extend(excesses.iter().map(plaintext::Excess::text));
     plain
 }
 

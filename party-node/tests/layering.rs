@@ -30,8 +30,9 @@ const CRATES: &[(&str, &str, &[&str])] = &[
     ("shared", "shared", &[]),
     ("model-files", "model_files", &["shared"]),
     ("party-node", "party_node", &["shared"]),
+    ("plaintext", "plaintext", &["shared"]),
     ("orchestrator", "orchestrator", &["shared"]),
-    ("launch", "launch", &["shared", "model_files", "orchestrator", "party_node"]),
+    ("launch", "launch", &["shared", "model_files", "orchestrator", "party_node", "plaintext"]),
     ("tools/netbench", "netbench", &[]),
 ];
 

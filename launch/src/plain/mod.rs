@@ -2,34 +2,17 @@
 //! float64 its metrics stand beside those under MPC, and it warns when numbers would leave the ranges that the
 //! protocols are made for; in fixed point it shows what rounding alone does.
 
-mod activation;
-mod arithmetic;
-mod arrange;
-mod conv;
-mod linear;
-mod loss;
-mod matrix;
-mod network;
-mod norm;
-mod optimiser;
-mod pool;
-mod ranges;
 mod shadow;
 
 use std::time::Instant;
 
+use plaintext::{Arithmetic, LayerRanges, Network, Optimiser, Pass};
 use shared::model::{Model, TrainSpec};
 
 use crate::data::{Dataset, Rows, Task, Weights};
 use crate::metrics::{accuracy, auroc, confusion, mean_squared};
 
-pub(crate) use arithmetic::Arithmetic;
-pub(crate) use network::Network;
-pub(crate) use ranges::{Excess, LayerRanges, excesses};
 pub(crate) use shadow::Shadow;
-
-use network::Pass;
-use optimiser::Optimiser;
 
 /// What the plaintext run found.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -85,7 +68,7 @@ pub(crate) fn run_in(
         None => (model.initial_parameters(spec.seed), model.initial_buffers()),
     };
     let mut network = Network::new(model, parameters, buffers).computing_in(arithmetic);
-    let complete = network.train(spec, &data.train, deadline);
+    let complete = train(&mut network, model, spec, &data.train, deadline);
     let x = network.arithmetic.encode(data.test.x.clone());
     let scores = network.predict(&x, data.test.count);
     let (outputs, y) = (model.outputs(), &data.test.y);
@@ -101,26 +84,24 @@ pub(crate) fn run_in(
     }
 }
 
-impl Network<'_> {
-    /// All epochs; false if the deadline came first.
-    fn train(&mut self, spec: &TrainSpec, rows: &Rows, deadline: Option<Instant>) -> bool {
-        let mut optimiser = Optimiser::new(spec, self.parameters.len());
-        let (inputs, outputs, mut step) = (self.model.inputs(), self.model.outputs(), 0);
-        for epoch in 0..spec.epochs {
-            let lr = spec.learning_rate(epoch);
-            for batch in spec.batches(epoch, rows.count) {
-                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                    return false;
-                }
-                let x = self.arithmetic.encode(gather(&rows.x, inputs, &batch));
-                let y = self.arithmetic.encode(gather(&rows.y, outputs, &batch));
-                let gradient = self.gradient(&x, &y, batch.len(), Pass::Training { spec, step });
-                optimiser.step(&mut self.parameters, gradient, lr, &mut self.arithmetic);
-                step += 1;
+/// All epochs; false if the deadline came first.
+fn train(network: &mut Network<'_>, model: &Model, spec: &TrainSpec, rows: &Rows, deadline: Option<Instant>) -> bool {
+    let mut optimiser = Optimiser::new(spec, network.parameters.len());
+    let (inputs, outputs, mut step) = (model.inputs(), model.outputs(), 0);
+    for epoch in 0..spec.epochs {
+        let lr = spec.learning_rate(epoch);
+        for batch in spec.batches(epoch, rows.count) {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return false;
             }
+            let x = network.arithmetic.encode(gather(&rows.x, inputs, &batch));
+            let y = network.arithmetic.encode(gather(&rows.y, outputs, &batch));
+            let gradient = network.gradient(&x, &y, batch.len(), Pass::Training { spec, step });
+            optimiser.step(&mut network.parameters, gradient, lr, &mut network.arithmetic);
+            step += 1;
         }
-        true
     }
+    true
 }
 
 /// The rows of a row-major matrix that a batch names.

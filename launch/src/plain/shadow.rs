@@ -3,11 +3,11 @@
 
 use std::fmt::Write as _;
 
+use plaintext::{Arithmetic, Excess, LayerRanges, Range, excesses, result_limits};
 use serde::Serialize;
 use shared::job::{JobSpec, Training};
 
-use super::ranges::{Range, result_limits};
-use super::{Arithmetic, Excess, LayerRanges, Outcome, excesses, run_from, run_in};
+use super::{Outcome, run_from, run_in};
 use crate::data::{Dataset, Weights};
 use crate::report::{confusion_text, task_name};
 

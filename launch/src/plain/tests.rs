@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
+use plaintext::{activation_limit, excesses};
 use shared::config::{BuiltIn, DataSection};
 use shared::fixed::FixedPoint;
 use shared::job::ProtocolSpec;
 use shared::model::{Layer, Loss, Model, ModelName, Optimizer, Schedule, TrainSpec};
 
-use super::ranges::activation_limit;
 use super::*;
 use crate::data;
 

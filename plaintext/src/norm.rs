@@ -2,8 +2,8 @@
 
 use shared::model::{Layer, Shape};
 
-use super::arithmetic::Arithmetic;
-use super::linear::{scaled, scaled_back};
+use crate::arithmetic::Arithmetic;
+use crate::linear::{scaled, scaled_back};
 
 /// Which values share a mean and a deviation.
 #[derive(Clone, Copy)]
@@ -48,7 +48,7 @@ impl Sets {
 }
 
 /// What normalising leaves for the backward pass.
-pub(super) struct Normalised {
+pub(crate) struct Normalised {
     sets: Sets,
     channels: usize,
     values: Vec<f64>,
@@ -60,7 +60,7 @@ pub(super) struct Normalised {
 
 impl Normalised {
     /// Normalises with the statistics of the values themselves.
-    pub(super) fn new(layer: &Layer, input: Shape, x: &[f64], arithmetic: &mut Arithmetic) -> Option<Self> {
+    pub(crate) fn new(layer: &Layer, input: Shape, x: &[f64], arithmetic: &mut Arithmetic) -> Option<Self> {
         let (sets, epsilon) = Sets::of(layer, input)?;
         let channels = input.channels;
         let count = sets.count(x.len() / channels, channels);
@@ -86,17 +86,17 @@ impl Normalised {
     }
 
     /// Variance of each set.
-    pub(super) fn variances(&self) -> &[f64] {
+    pub(crate) fn variances(&self) -> &[f64] {
         &self.moments[1]
     }
 
-    pub(super) fn scaled(&self, scales: &[f64], shifts: &[f64]) -> Vec<f64> {
+    pub(crate) fn scaled(&self, scales: &[f64], shifts: &[f64]) -> Vec<f64> {
         scaled(&self.values, scales, shifts)
     }
 
     /// Moves running averages towards this batch's; the variance that they take is the unbiased one.
     #[allow(clippy::cast_precision_loss, reason = "batches have far fewer than 2^52 values")]
-    pub(super) fn average(&self, momentum: f64, running: &mut [f64]) {
+    pub(crate) fn average(&self, momentum: f64, running: &mut [f64]) {
         let members = self.values.len() / self.channels;
         let unbiased = members as f64 / members.saturating_sub(1).max(1) as f64;
         let [means, variances] = &self.moments;
@@ -105,7 +105,7 @@ impl Normalised {
     }
 
     /// Adds the gradients of scales and shifts; the gradient of what was normalised.
-    pub(super) fn back(&self, delta: &[f64], scales: &[f64], into: [&mut [f64]; 2]) -> Vec<f64> {
+    pub(crate) fn back(&self, delta: &[f64], scales: &[f64], into: [&mut [f64]; 2]) -> Vec<f64> {
         let [scale_sums, shift_sums] = into;
         let mut back = scaled_back(&self.values, delta, scales, scale_sums, shift_sums);
         let set = |i: usize| self.sets.index(i / self.channels, i % self.channels);
@@ -125,7 +125,7 @@ impl Normalised {
 }
 
 /// Batch-norm with running averages: means, then variances.
-pub(super) fn with_running(x: &[f64], epsilon: f64, running: &[f64], scales: &[f64], shifts: &[f64]) -> Vec<f64> {
+pub(crate) fn with_running(x: &[f64], epsilon: f64, running: &[f64], scales: &[f64], shifts: &[f64]) -> Vec<f64> {
     let (means, variances) = running.split_at(scales.len());
     let factors: Vec<f64> =
         scales.iter().zip(variances).map(|(scale, variance)| scale / (variance + epsilon).sqrt()).collect();

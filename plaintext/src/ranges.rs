@@ -6,16 +6,16 @@ use shared::model::{Layer, Model, Source};
 
 /// The numbers seen: infinite bounds once one of them was not finite.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub(crate) struct Range {
+pub struct Range {
     /// Smallest; 0 before any was seen.
-    pub(crate) min: f64,
+    pub min: f64,
     /// Largest.
-    pub(crate) max: f64,
+    pub max: f64,
 }
 
 impl Range {
     /// Furthest from zero.
-    pub(crate) fn largest(self) -> f64 {
+    pub fn largest(self) -> f64 {
         self.max.max(-self.min)
     }
 
@@ -31,7 +31,7 @@ impl Range {
     }
 
     /// Widens a range by numbers.
-    pub(super) fn see(range: &mut Option<Self>, values: &[f64]) {
+    pub(crate) fn see(range: &mut Option<Self>, values: &[f64]) {
         let Some(seen) = Self::of(values) else { return };
         *range = Some(range.map_or(seen, |range| Self { min: range.min.min(seen.min), max: range.max.max(seen.max) }));
     }
@@ -39,24 +39,24 @@ impl Range {
 
 /// What one layer's numbers were over a run, in training and test.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub(crate) struct LayerRanges {
+pub struct LayerRanges {
     /// Name of the layer.
-    pub(crate) name: String,
+    pub name: String,
     /// What it computes.
-    pub(crate) kind: &'static str,
+    pub kind: &'static str,
     /// Its results.
-    pub(crate) results: Option<Range>,
+    pub results: Option<Range>,
     /// Derivatives of a sample's loss by its results.
-    pub(crate) gradients: Option<Range>,
+    pub gradients: Option<Range>,
     /// Its weights and biases, or scales and shifts.
-    pub(crate) weights: Option<Range>,
+    pub weights: Option<Range>,
     /// Variances that it divides by.
-    pub(crate) variances: Option<Range>,
+    pub variances: Option<Range>,
 }
 
 impl LayerRanges {
     /// Of every layer, before a run.
-    pub(super) fn of(model: &Model) -> Vec<Self> {
+    pub(crate) fn of(model: &Model) -> Vec<Self> {
         let of =
             |node: &shared::model::Node| Self { name: node.name.clone(), kind: node.layer.kind(), ..Self::default() };
         model.nodes.iter().map(of).collect()
@@ -64,7 +64,7 @@ impl LayerRanges {
 }
 
 /// Magnitude below which comparisons of differences are exact: both operands below half the window.
-pub(crate) fn activation_limit(protocol: &ProtocolSpec) -> f64 {
+pub fn activation_limit(protocol: &ProtocolSpec) -> f64 {
     // With the 64-bit window products bound the range instead.
     protocol.comparable_max().min(product_limit(protocol))
 }
@@ -76,20 +76,20 @@ fn product_limit(protocol: &ProtocolSpec) -> f64 {
 
 /// A layer's numbers that a run on shares could not bear.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(crate) struct Excess {
+pub struct Excess {
     /// Name of the layer.
-    pub(crate) layer: String,
+    pub layer: String,
     /// Which numbers: `results`, `gradients`, `weights` or `variances`.
-    pub(crate) numbers: &'static str,
+    pub numbers: &'static str,
     /// Their largest magnitude.
-    pub(crate) largest: f64,
+    pub largest: f64,
     /// Below what it must stay.
-    pub(crate) limit: f64,
+    pub limit: f64,
 }
 
 impl Excess {
     /// For people, with what to do.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         let Self { layer, numbers, largest, limit } = self;
         let numbers = if *numbers == "results" { "activations" } else { *numbers };
         format!(
@@ -101,7 +101,7 @@ impl Excess {
 
 /// Below what each layer's results must stay: what is compared within the window of comparisons, what is a sum of
 /// products within the range of truncation. Scores are compared by losses and metrics.
-pub(crate) fn result_limits(model: &Model, protocol: &ProtocolSpec) -> Vec<f64> {
+pub fn result_limits(model: &Model, protocol: &ProtocolSpec) -> Vec<f64> {
     let mut compared = vec![false; model.nodes.len()];
     compared.last_mut().into_iter().for_each(|scores| *scores = true);
     for node in model.nodes.iter().filter(|node| compares(&node.layer)) {
@@ -134,7 +134,7 @@ fn compares(layer: &Layer) -> bool {
 }
 
 /// Everything that a run on shares could not bear, layer by layer.
-pub(crate) fn excesses(model: &Model, ranges: &[LayerRanges], protocol: &ProtocolSpec) -> Vec<Excess> {
+pub fn excesses(model: &Model, ranges: &[LayerRanges], protocol: &ProtocolSpec) -> Vec<Excess> {
     let (product, limits) = (product_limit(protocol), result_limits(model, protocol));
     let of_layer = |(layer, limit): (&LayerRanges, f64)| {
         let numbers = [

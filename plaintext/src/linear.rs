@@ -1,9 +1,9 @@
 //! `x W + b` over the channels of every position, and learned scales and shifts per channel.
 
-use super::matrix::{Matrix, add_product, product};
+use crate::matrix::{Matrix, add_product, product};
 
 /// `weights` are inputs x outputs; no biases, or one for each output.
-pub(super) fn forward(x: &[f64], weights: &[f64], biases: &[f64], outputs: usize) -> Vec<f64> {
+pub(crate) fn forward(x: &[f64], weights: &[f64], biases: &[f64], outputs: usize) -> Vec<f64> {
     let inputs = weights.len() / outputs;
     let positions = x.len() / inputs;
     let mut result = if biases.is_empty() { vec![0.0; positions * outputs] } else { biases.repeat(positions) };
@@ -12,7 +12,7 @@ pub(super) fn forward(x: &[f64], weights: &[f64], biases: &[f64], outputs: usize
 }
 
 /// Adds the gradients of weights and biases.
-pub(super) fn add_gradient(x: &[f64], delta: &[f64], weights: &mut [f64], biases: &mut [f64], outputs: usize) {
+pub(crate) fn add_gradient(x: &[f64], delta: &[f64], weights: &mut [f64], biases: &mut [f64], outputs: usize) {
     let (inputs, positions) = (weights.len() / outputs, delta.len() / outputs);
     let x = Matrix::new(x, positions, inputs).transposed();
     add_product(weights, outputs, x, Matrix::new(delta, positions, outputs));
@@ -20,13 +20,13 @@ pub(super) fn add_gradient(x: &[f64], delta: &[f64], weights: &mut [f64], biases
 }
 
 /// Gradient of the input.
-pub(super) fn back(delta: &[f64], weights: &[f64], outputs: usize) -> Vec<f64> {
+pub(crate) fn back(delta: &[f64], weights: &[f64], outputs: usize) -> Vec<f64> {
     let weights = Matrix::new(weights, weights.len() / outputs, outputs);
     product(Matrix::new(delta, delta.len() / outputs, outputs), weights.transposed())
 }
 
 /// Adds every position's channels; nothing if there are no sums to add to.
-pub(super) fn add_channels(values: &[f64], sums: &mut [f64]) {
+pub(crate) fn add_channels(values: &[f64], sums: &mut [f64]) {
     if !sums.is_empty() {
         for position in values.chunks_exact(sums.len()) {
             sums.iter_mut().zip(position).for_each(|(sum, value)| *sum += value);
@@ -35,13 +35,13 @@ pub(super) fn add_channels(values: &[f64], sums: &mut [f64]) {
 }
 
 /// A scale and a shift for each channel.
-pub(super) fn scaled(x: &[f64], scales: &[f64], shifts: &[f64]) -> Vec<f64> {
+pub(crate) fn scaled(x: &[f64], scales: &[f64], shifts: &[f64]) -> Vec<f64> {
     let channels = scales.iter().zip(shifts).cycle();
     x.iter().zip(channels).map(|(x, (scale, shift))| x * scale + shift).collect()
 }
 
 /// Adds the gradients of scales and shifts; the gradient of what was scaled.
-pub(super) fn scaled_back(
+pub(crate) fn scaled_back(
     x: &[f64],
     delta: &[f64],
     scales: &[f64],

@@ -9,7 +9,7 @@ use shared::model::public_stream;
 const ROUNDING: u64 = u64::MAX - 1;
 
 /// How results are rounded.
-pub(crate) enum Arithmetic {
+pub enum Arithmetic {
     /// Not at all beyond float64.
     Float,
     /// To a multiple of `2^-f`: down, after a uniform carry was added, as the parties' truncation does it. Sums of
@@ -24,12 +24,12 @@ pub(crate) enum Arithmetic {
 
 impl Arithmetic {
     /// Fixed point, with carries that follow from a seed.
-    pub(crate) fn fixed(fraction: FixedPoint, seed: u64) -> Self {
+    pub fn fixed(fraction: FixedPoint, seed: u64) -> Self {
         Self::Fixed { scale: fraction.scale(), carries: Box::new(public_stream(seed, ROUNDING)) }
     }
 
     /// Rounds results of products.
-    pub(super) fn settle(&mut self, values: &mut [f64]) {
+    pub(crate) fn settle(&mut self, values: &mut [f64]) {
         let Self::Fixed { scale, carries } = self else { return };
         let carry = 0.5_f64.powi(32);
         for value in values {
@@ -38,7 +38,7 @@ impl Arithmetic {
     }
 
     /// Rounds what was public before it was encoded: to the nearest.
-    pub(super) fn encode(&self, mut values: Vec<f64>) -> Vec<f64> {
+    pub fn encode(&self, mut values: Vec<f64>) -> Vec<f64> {
         if let Self::Fixed { scale, .. } = self {
             values.iter_mut().for_each(|value| *value = (*value * scale).round() / scale);
         }

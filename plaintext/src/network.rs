@@ -2,31 +2,41 @@
 
 use shared::model::{Layer, Model, Place, Source, TrainSpec, Wiring};
 
-use super::arithmetic::Arithmetic;
-use super::conv::Correlation;
-use super::norm::{self, Normalised};
-use super::pool::{Windows, largest_back};
-use super::ranges::{LayerRanges, Range};
-use super::{activation, arrange, linear, loss};
+use crate::arithmetic::Arithmetic;
+use crate::conv::Correlation;
+use crate::norm::{self, Normalised};
+use crate::pool::{Windows, largest_back};
+use crate::ranges::{LayerRanges, Range};
+use crate::{activation, arrange, linear, loss};
 
 /// Values that one pass of a prediction may keep at most.
 const PREDICTED_VALUES_MAX: usize = 1 << 22;
 
 /// A network with its parameters, running averages, and the ranges of the numbers it has seen.
-pub(crate) struct Network<'a> {
-    pub(super) model: &'a Model,
+pub struct Network<'a> {
+    /// The layers.
+    pub model: &'a Model,
     wiring: Wiring,
-    pub(super) parameters: Vec<f64>,
-    pub(super) buffers: Vec<f64>,
-    pub(super) arithmetic: Arithmetic,
-    pub(super) ranges: Vec<LayerRanges>,
+    /// Parameters, layer by layer.
+    pub parameters: Vec<f64>,
+    /// Running averages.
+    pub buffers: Vec<f64>,
+    /// What numbers are.
+    pub arithmetic: Arithmetic,
+    /// How large numbers became.
+    pub ranges: Vec<LayerRanges>,
 }
 
 /// What a forward pass is for.
 #[derive(Clone, Copy)]
-pub(super) enum Pass<'s> {
+pub enum Pass<'s> {
     /// A step of training: batch statistics, dropout.
-    Training { spec: &'s TrainSpec, step: u64 },
+    Training {
+        /// Seed of the masks.
+        spec: &'s TrainSpec,
+        /// Number of the step, from 0.
+        step: u64,
+    },
     /// A prediction: running averages, nothing dropped.
     Prediction,
 }
@@ -50,7 +60,7 @@ impl<'a> Network<'a> {
     ///
     /// # Panics
     /// If the network does not fit together, or these are not its sizes.
-    pub(crate) fn new(model: &'a Model, parameters: Vec<f64>, buffers: Vec<f64>) -> Self {
+    pub fn new(model: &'a Model, parameters: Vec<f64>, buffers: Vec<f64>) -> Self {
         let wiring = model.wiring().expect("a network that was checked");
         assert_eq!(parameters.len(), wiring.parameters(), "parameters of the network");
         assert_eq!(buffers.len(), wiring.buffers(), "running averages of the network");
@@ -59,13 +69,13 @@ impl<'a> Network<'a> {
     }
 
     /// The same network, in other numbers.
-    pub(super) fn computing_in(self, arithmetic: Arithmetic) -> Self {
+    pub fn computing_in(self, arithmetic: Arithmetic) -> Self {
         let (parameters, buffers) = (arithmetic.encode(self.parameters), arithmetic.encode(self.buffers));
         Self { parameters, buffers, arithmetic, ..self }
     }
 
     /// Scores of so many samples.
-    pub(crate) fn predict(&mut self, x: &[f64], rows: usize) -> Vec<f64> {
+    pub fn predict(&mut self, x: &[f64], rows: usize) -> Vec<f64> {
         let width = self.model.inputs();
         assert_eq!(x.len(), rows * width, "as many values as samples say");
         let of_sample: usize = (0..self.model.nodes.len()).map(|node| self.wiring.output(node).len()).sum();
@@ -75,7 +85,7 @@ impl<'a> Network<'a> {
     }
 
     /// Gradient of a batch's mean loss, in the order of the parameters.
-    pub(super) fn gradient(&mut self, x: &[f64], y: &[f64], rows: usize, pass: Pass<'_>) -> Vec<f64> {
+    pub fn gradient(&mut self, x: &[f64], y: &[f64], rows: usize, pass: Pass<'_>) -> Vec<f64> {
         let trace = self.forward(x, rows, pass);
         let scores = trace.results.last().map_or(x, Vec::as_slice);
         let outputs = scores.len() / rows;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use shared::model::{Layer, Pool, Shape};
 
 /// The windows of a pooling layer: rows and columns of the image that each covers.
-pub(super) struct Windows {
+pub(crate) struct Windows {
     input: Shape,
     rows: Vec<Range<usize>>,
     columns: Vec<Range<usize>>,
@@ -15,7 +15,7 @@ pub(super) struct Windows {
 
 impl Windows {
     /// None for layers that do not pool.
-    pub(super) fn of(layer: &Layer, input: Shape, output: Shape) -> Option<Self> {
+    pub(crate) fn of(layer: &Layer, input: Shape, output: Shape) -> Option<Self> {
         match *layer {
             Layer::MaxPool(pool) => Some(Self::sliding(pool, input, output, None)),
             Layer::AveragePool { pool, count_padding } => {
@@ -48,7 +48,7 @@ impl Windows {
     }
 
     /// The largest value of every window, and where it came from: the first of those that tie.
-    pub(super) fn largest(&self, x: &[f64]) -> (Vec<f64>, Vec<usize>) {
+    pub(crate) fn largest(&self, x: &[f64]) -> (Vec<f64>, Vec<usize>) {
         let (mut values, mut winners) = (Vec::new(), Vec::new());
         self.for_each(x.len(), |cells, _| {
             let start = values.len();
@@ -70,7 +70,7 @@ impl Windows {
     }
 
     /// The mean of every window.
-    pub(super) fn means(&self, x: &[f64]) -> Vec<f64> {
+    pub(crate) fn means(&self, x: &[f64]) -> Vec<f64> {
         let mut values = Vec::new();
         self.for_each(x.len(), |cells, divisor| {
             let start = values.len();
@@ -84,7 +84,7 @@ impl Windows {
     }
 
     /// Gradient of what the means were taken of.
-    pub(super) fn means_back(&self, delta: &[f64]) -> Vec<f64> {
+    pub(crate) fn means_back(&self, delta: &[f64]) -> Vec<f64> {
         let windows = self.rows.len() * self.columns.len();
         let samples = delta.len() / (windows * self.input.channels);
         let mut back = vec![0.0; samples * self.input.len()];
@@ -116,7 +116,7 @@ impl Windows {
 }
 
 /// Gradient of what the largest were taken from.
-pub(super) fn largest_back(delta: &[f64], winners: &[usize], len: usize) -> Vec<f64> {
+pub(crate) fn largest_back(delta: &[f64], winners: &[usize], len: usize) -> Vec<f64> {
     let mut back = vec![0.0; len];
     delta.iter().zip(winners).for_each(|(delta, winner)| back[*winner] += delta);
     back

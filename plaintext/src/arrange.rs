@@ -3,7 +3,7 @@
 use shared::model::{Layer, Shape};
 
 /// Where each element of a result lies in the input; none for layers that keep the order.
-pub(super) fn order(layer: &Layer, input: Shape, output: Shape) -> Option<Vec<usize>> {
+pub(crate) fn order(layer: &Layer, input: Shape, output: Shape) -> Option<Vec<usize>> {
     if !matches!(layer, Layer::Flatten | Layer::Reshape { .. }) {
         return None;
     }
@@ -13,12 +13,12 @@ pub(super) fn order(layer: &Layer, input: Shape, output: Shape) -> Option<Vec<us
 }
 
 /// The elements of every sample in another order.
-pub(super) fn arranged(x: &[f64], order: &[usize]) -> Vec<f64> {
+pub(crate) fn arranged(x: &[f64], order: &[usize]) -> Vec<f64> {
     x.chunks_exact(order.len()).flat_map(|sample| order.iter().map(|&from| sample[from])).collect()
 }
 
 /// Undoes [`arranged`].
-pub(super) fn arranged_back(delta: &[f64], order: &[usize]) -> Vec<f64> {
+pub(crate) fn arranged_back(delta: &[f64], order: &[usize]) -> Vec<f64> {
     let mut back = vec![0.0; delta.len()];
     for (delta, back) in delta.chunks_exact(order.len()).zip(back.chunks_exact_mut(order.len())) {
         delta.iter().zip(order).for_each(|(delta, &from)| back[from] = *delta);
@@ -27,7 +27,7 @@ pub(super) fn arranged_back(delta: &[f64], order: &[usize]) -> Vec<f64> {
 }
 
 /// The channels of all inputs, position by position. `channels` are those of each input.
-pub(super) fn concatenated(inputs: &[&[f64]], channels: &[usize]) -> Vec<f64> {
+pub(crate) fn concatenated(inputs: &[&[f64]], channels: &[usize]) -> Vec<f64> {
     let positions = inputs[0].len() / channels[0];
     let parts = |position: usize| {
         inputs.iter().zip(channels).flat_map(move |(input, &n)| &input[position * n..(position + 1) * n])
@@ -36,7 +36,7 @@ pub(super) fn concatenated(inputs: &[&[f64]], channels: &[usize]) -> Vec<f64> {
 }
 
 /// Undoes [`concatenated`].
-pub(super) fn concatenated_back(delta: &[f64], channels: &[usize]) -> Vec<Vec<f64>> {
+pub(crate) fn concatenated_back(delta: &[f64], channels: &[usize]) -> Vec<Vec<f64>> {
     let mut back = vec![Vec::new(); channels.len()];
     for mut position in delta.chunks_exact(channels.iter().sum()) {
         for (back, &n) in back.iter_mut().zip(channels) {
@@ -49,7 +49,7 @@ pub(super) fn concatenated_back(delta: &[f64], channels: &[usize]) -> Vec<Vec<f6
 }
 
 /// Element by element; inputs are at least one.
-pub(super) fn combined(inputs: &[&[f64]], combine: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+pub(crate) fn combined(inputs: &[&[f64]], combine: impl Fn(f64, f64) -> f64) -> Vec<f64> {
     let (first, others) = inputs.split_first().expect("a checked layer has inputs");
     let mut result = first.to_vec();
     for other in others {

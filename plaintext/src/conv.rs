@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use shared::model::{Conv, Shape};
 
-use super::matrix::{Matrix, add_product, product};
+use crate::matrix::{Matrix, add_product, product};
 
 /// Rows of a matrix of windows that are worth a product of their own.
 const ROWS: usize = 128;
 
 /// A convolution from an image to a map of its windows. A transposed convolution is the same, from the map back to the
 /// image.
-pub(super) struct Correlation {
+pub(crate) struct Correlation {
     conv: Conv,
     /// What windows are cut from.
     image: Shape,
@@ -20,12 +20,12 @@ pub(super) struct Correlation {
 }
 
 impl Correlation {
-    pub(super) fn new(conv: Conv, image: Shape, map: Shape) -> Self {
+    pub(crate) fn new(conv: Conv, image: Shape, map: Shape) -> Self {
         Self { conv, image, map }
     }
 
     /// Maps of images.
-    pub(super) fn forward(&self, images: &[f64], weights: &[f64]) -> Vec<f64> {
+    pub(crate) fn forward(&self, images: &[f64], weights: &[f64]) -> Vec<f64> {
         let mut maps = vec![0.0; images.len() / self.image.len() * self.map.len()];
         let weights = self.kernels(weights);
         for (images, maps) in self.blocks(images, self.image).zip(maps.chunks_mut(self.block() * self.map.len())) {
@@ -39,7 +39,7 @@ impl Correlation {
     }
 
     /// Images from maps, by the transposed linear map.
-    pub(super) fn back(&self, maps: &[f64], weights: &[f64]) -> Vec<f64> {
+    pub(crate) fn back(&self, maps: &[f64], weights: &[f64]) -> Vec<f64> {
         let mut images = vec![0.0; maps.len() / self.map.len() * self.image.len()];
         let weights = self.kernels(weights);
         for (maps, images) in self.blocks(maps, self.map).zip(images.chunks_mut(self.block() * self.image.len())) {
@@ -54,7 +54,7 @@ impl Correlation {
     }
 
     /// Adds the gradient of the kernels: what the images hold, times what the maps' gradients are.
-    pub(super) fn add_gradient(&self, images: &[f64], maps: &[f64], weights: &mut [f64]) {
+    pub(crate) fn add_gradient(&self, images: &[f64], maps: &[f64], weights: &mut [f64]) {
         for (images, maps) in self.blocks(images, self.image).zip(self.blocks(maps, self.map)) {
             let rows = maps.len() / self.map.channels;
             let maps = Matrix::new(maps, rows, self.map.channels);

@@ -2,10 +2,10 @@
 
 use shared::model::{Optimizer, TrainSpec};
 
-use super::arithmetic::Arithmetic;
+use crate::arithmetic::Arithmetic;
 
 /// State between steps.
-pub(super) struct Optimiser<'a> {
+pub struct Optimiser<'a> {
     spec: &'a TrainSpec,
     /// Learning rate times PyTorch's momentum buffer (SGD), or the mean of gradients (Adam).
     first: Vec<f64>,
@@ -18,7 +18,8 @@ pub(super) struct Optimiser<'a> {
 }
 
 impl<'a> Optimiser<'a> {
-    pub(super) fn new(spec: &'a TrainSpec, parameters: usize) -> Self {
+    /// For so many parameters.
+    pub fn new(spec: &'a TrainSpec, parameters: usize) -> Self {
         let zeros = |wanted: bool| vec![0.0; if wanted { parameters } else { 0 }];
         let adam = spec.optimizer != Optimizer::Sgd;
         let (first, second) = (zeros(adam || spec.momentum > 0.0), zeros(adam));
@@ -27,7 +28,7 @@ impl<'a> Optimiser<'a> {
 
     /// One step along the mean gradient of a batch. In fixed point a step of SGD is rounded once, as a whole, and so is
     /// one of Adam, whose state stays in float64.
-    pub(super) fn step(&mut self, weights: &mut [f64], mut gradient: Vec<f64>, lr: f64, arithmetic: &mut Arithmetic) {
+    pub fn step(&mut self, weights: &mut [f64], mut gradient: Vec<f64>, lr: f64, arithmetic: &mut Arithmetic) {
         let spec = self.spec;
         if let Some(clip) = spec.clip {
             gradient.iter_mut().for_each(|g| *g = g.clamp(-clip, clip));

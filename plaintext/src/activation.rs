@@ -6,7 +6,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, PI};
 use shared::model::Layer;
 
 /// Applies a function of single numbers; none for other layers.
-pub(super) fn forward(layer: &Layer, x: &[f64]) -> Option<Vec<f64>> {
+pub(crate) fn forward(layer: &Layer, x: &[f64]) -> Option<Vec<f64>> {
     fn each(x: &[f64], f: impl Fn(f64) -> f64) -> Option<Vec<f64>> {
         Some(x.iter().map(|&x| f(x)).collect())
     }
@@ -24,7 +24,7 @@ pub(super) fn forward(layer: &Layer, x: &[f64]) -> Option<Vec<f64>> {
 }
 
 /// Multiplies a gradient by the slopes of a function of single numbers at `x`.
-pub(super) fn back(layer: &Layer, x: &[f64], delta: &mut [f64]) {
+pub(crate) fn back(layer: &Layer, x: &[f64], delta: &mut [f64]) {
     fn each(x: &[f64], delta: &mut [f64], slope: impl Fn(f64) -> f64) {
         delta.iter_mut().zip(x).for_each(|(delta, &x)| *delta *= slope(x));
     }
@@ -41,7 +41,7 @@ pub(super) fn back(layer: &Layer, x: &[f64], delta: &mut [f64]) {
     }
 }
 
-pub(super) fn sigmoid(x: f64) -> f64 {
+pub(crate) fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
@@ -66,12 +66,12 @@ fn error_function(x: f64) -> f64 {
 }
 
 /// Shares of every row, by exponentials.
-pub(super) fn softmax(x: &[f64], columns: usize) -> Vec<f64> {
+pub(crate) fn softmax(x: &[f64], columns: usize) -> Vec<f64> {
     log_softmax(x, columns).into_iter().map(f64::exp).collect()
 }
 
 /// Logarithms of the shares.
-pub(super) fn log_softmax(x: &[f64], columns: usize) -> Vec<f64> {
+pub(crate) fn log_softmax(x: &[f64], columns: usize) -> Vec<f64> {
     let of_row = |row: &[f64]| {
         let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total = largest + row.iter().map(|x| (x - largest).exp()).sum::<f64>().ln();
@@ -81,7 +81,7 @@ pub(super) fn log_softmax(x: &[f64], columns: usize) -> Vec<f64> {
 }
 
 /// Gradient of what a softmax was taken of, from its result.
-pub(super) fn softmax_back(shares: &[f64], delta: &mut [f64], columns: usize) {
+pub(crate) fn softmax_back(shares: &[f64], delta: &mut [f64], columns: usize) {
     for (shares, delta) in shares.chunks_exact(columns).zip(delta.chunks_exact_mut(columns)) {
         let mean: f64 = shares.iter().zip(&*delta).map(|(share, delta)| share * delta).sum();
         delta.iter_mut().zip(shares).for_each(|(delta, share)| *delta = share * (*delta - mean));
@@ -89,7 +89,7 @@ pub(super) fn softmax_back(shares: &[f64], delta: &mut [f64], columns: usize) {
 }
 
 /// Gradient of what a logarithm of a softmax was taken of, from its result.
-pub(super) fn log_softmax_back(logarithms: &[f64], delta: &mut [f64], columns: usize) {
+pub(crate) fn log_softmax_back(logarithms: &[f64], delta: &mut [f64], columns: usize) {
     for (logarithms, delta) in logarithms.chunks_exact(columns).zip(delta.chunks_exact_mut(columns)) {
         let sum: f64 = delta.iter().sum();
         delta.iter_mut().zip(logarithms).for_each(|(delta, logarithm)| *delta -= logarithm.exp() * sum);

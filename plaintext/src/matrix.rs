@@ -9,7 +9,7 @@ const DEPTH: usize = 256;
 
 /// A matrix inside a slice, with any distances between its rows and between its columns.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     values: &'a [f64],
     rows: usize,
     columns: usize,
@@ -18,18 +18,18 @@ pub(super) struct Matrix<'a> {
 
 impl<'a> Matrix<'a> {
     /// Row after row.
-    pub(super) fn new(values: &'a [f64], rows: usize, columns: usize) -> Self {
+    pub(crate) fn new(values: &'a [f64], rows: usize, columns: usize) -> Self {
         assert_eq!(values.len(), rows * columns, "as many values as rows and columns say");
         Self { values, rows, columns, steps: [columns, 1] }
     }
 
-    pub(super) fn transposed(self) -> Self {
+    pub(crate) fn transposed(self) -> Self {
         let (rows, columns, [down, across]) = (self.columns, self.rows, self.steps);
         Self { rows, columns, steps: [across, down], ..self }
     }
 
     /// Some of the columns.
-    pub(super) fn columns(self, range: &Range<usize>) -> Self {
+    pub(crate) fn columns(self, range: &Range<usize>) -> Self {
         Self { values: &self.values[range.start * self.steps[1]..], columns: range.len(), ..self }
     }
 
@@ -49,7 +49,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// Adds `a b` to a matrix whose rows are `step` apart.
-pub(super) fn add_product(sums: &mut [f64], step: usize, a: Matrix<'_>, b: Matrix<'_>) {
+pub(crate) fn add_product(sums: &mut [f64], step: usize, a: Matrix<'_>, b: Matrix<'_>) {
     assert_eq!(a.columns, b.rows, "inner sizes agree");
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for start in (0..a.columns).step_by(DEPTH) {
@@ -71,7 +71,7 @@ pub(super) fn add_product(sums: &mut [f64], step: usize, a: Matrix<'_>, b: Matri
 }
 
 /// `a b`, row after row.
-pub(super) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f64> {
+pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f64> {
     let mut result = vec![0.0; a.rows * b.columns];
     add_product(&mut result, b.columns, a, b);
     result

@@ -2,12 +2,12 @@
 
 use shared::model::Loss;
 
-use super::activation::{sigmoid, softmax};
-use super::arithmetic::Arithmetic;
+use crate::activation::{sigmoid, softmax};
+use crate::arithmetic::Arithmetic;
 
 /// Derivative by the scores of each sample's loss, not yet divided by the batch. Where a magnitude has no derivative it
 /// is 1, as the comparison `x >= 0` gives it.
-pub(super) fn gradient(loss: Loss, scores: &[f64], y: &[f64], outputs: usize, arithmetic: &mut Arithmetic) -> Vec<f64> {
+pub(crate) fn gradient(loss: Loss, scores: &[f64], y: &[f64], outputs: usize, arithmetic: &mut Arithmetic) -> Vec<f64> {
     let mut predicted: Vec<f64> = match loss {
         Loss::BinaryCrossEntropy => scores.iter().map(|&score| sigmoid(score)).collect(),
         Loss::SoftmaxCrossEntropy => softmax(scores, outputs),
