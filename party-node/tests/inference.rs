@@ -23,7 +23,8 @@ fn rows() -> Vec<f64> {
 }
 
 fn job(lanes: u16, public_model: bool) -> JobSpec {
-    let work = Inference { model: model(), rows: ROWS, public_model, data_digest: [0; 32], model_digest: [0; 32] };
+    let work =
+        Inference { model: model(), rows: ROWS, public_model, batch: 0, data_digest: [0; 32], model_digest: [0; 32] };
     JobSpec {
         version: PROTOCOL_VERSION.into(),
         lanes,

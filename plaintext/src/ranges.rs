@@ -31,7 +31,7 @@ impl Range {
     }
 
     /// Widens a range by numbers.
-    pub(crate) fn see(range: &mut Option<Self>, values: &[f64]) {
+    pub fn see(range: &mut Option<Self>, values: &[f64]) {
         let Some(seen) = Self::of(values) else { return };
         *range = Some(range.map_or(seen, |range| Self { min: range.min.min(seen.min), max: range.max.max(seen.max) }));
     }

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use plaintext::{activation_limit, excesses};
+use plaintext::{Excess, activation_limit, excesses};
 use shared::config::{BuiltIn, DataSection};
 use shared::fixed::FixedPoint;
 use shared::job::ProtocolSpec;

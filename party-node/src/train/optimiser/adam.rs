@@ -84,6 +84,7 @@ fn average_rate(beta: f64, step: u32) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "test numbers are small")]
 mod tests {
     use shared::model::TrainSpec;
 
