@@ -134,7 +134,12 @@ pub(crate) fn reveal(job: &JobFile, task: Task) -> Result<Vec<Reveal>, LaunchErr
     let mut reveal = job.reveal.open.clone().unwrap_or_else(|| possible.to_vec());
     reveal.sort_unstable();
     reveal.dedup();
-    let has = |wanted: &Reveal| possible.contains(wanted) || *wanted == Reveal::Weights;
+    let classes = task != Task::Regression;
+    let has = |wanted: &Reveal| match wanted {
+        Reveal::Weights => true,
+        Reveal::TestConfusion => classes,
+        other => possible.contains(other),
+    };
     match (reveal.iter().find(|wanted| !has(wanted)), &job.model.export) {
         (Some(wanted), _) => Err(LaunchError::NoSuchMetric { name: wanted.name(), task: name }),
         (None, Some(_)) if !reveal.contains(&Reveal::Weights) => {

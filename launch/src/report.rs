@@ -47,6 +47,7 @@ pub(crate) struct Report {
     plaintext_accuracy: Option<f64>,
     plaintext_auroc: Option<f64>,
     plaintext_test_loss: Option<f64>,
+    confusion: Option<Vec<Vec<usize>>>,
     plaintext_confusion: Option<Vec<Vec<usize>>>,
     weight_difference: Option<f64>,
     target_scale: f64,
@@ -120,6 +121,7 @@ impl Report {
             plaintext_accuracy: plain.accuracy,
             plaintext_auroc: plain.auroc,
             plaintext_test_loss: plain.loss,
+            confusion: opened_confusion(first, data.classes.len()),
             plaintext_confusion: plain.confusion.clone(),
             weight_difference: findings.weight_difference,
             target_scale: data.target_scale,
@@ -159,9 +161,20 @@ pub(crate) fn task_name(task: Task) -> &'static str {
     }
 }
 
-/// A value that the parties opened.
+/// A number that the parties opened.
 pub(crate) fn opened(report: &PartyReport, what: Reveal) -> Option<f64> {
-    report.opened.iter().find(|(name, _)| name == what.name()).map(|(_, value)| *value)
+    opened_values(report, what)?.first().copied()
+}
+
+fn opened_values(report: &PartyReport, what: Reveal) -> Option<&[f64]> {
+    report.opened.iter().find(|(name, _)| name == what.name()).map(|(_, values)| &values[..])
+}
+
+/// The counts that the parties opened, a row for each class.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of rows")]
+fn opened_confusion(report: &PartyReport, classes: usize) -> Option<Vec<Vec<usize>>> {
+    let counts = opened_values(report, Reveal::TestConfusion)?;
+    Some(counts.chunks(classes.max(1)).map(|row| row.iter().map(|count| count.round() as usize).collect()).collect())
 }
 
 /// Bytes that a party sent per step (mean of the three) and rounds per step (longest of the three).

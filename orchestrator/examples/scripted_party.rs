@@ -100,7 +100,7 @@ fn misbehave(script: &str) {
 fn report(setup: &Setup) -> PartyReport {
     PartyReport {
         device: "none (scripted)".into(),
-        opened: setup.job.reveal.iter().map(|reveal| (reveal.name().into(), 0.5)).collect(),
+        opened: setup.job.reveal.iter().map(|reveal| (reveal.name().into(), vec![0.5])).collect(),
         step_seconds: vec![STEP_SECONDS; STEPS],
         train_seconds: STEP_SECONDS * 20.0,
         sent_bytes: 2000,

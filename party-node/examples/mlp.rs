@@ -49,7 +49,7 @@ fn main() -> Result<(), LaneError> {
     for (party, thread) in threads.into_iter().enumerate() {
         let LaneOutcome { opened, parameters, .. } = thread.join().expect("no lane panics")?;
         println!("P{party} opened {opened:?} and keeps {parameters:?}");
-        assert!(opened[0].1 > 0.9, "{opened:?}");
+        assert!(opened[0].1[0] > 0.9, "{opened:?}");
     }
     Ok(())
 }

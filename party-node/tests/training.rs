@@ -107,14 +107,18 @@ fn lanes_equal_one_lane_up_to_rounding_for_any_batch_size() {
 fn logistic_regression_learns_and_opens_only_what_the_policy_names() {
     let table = table(200, 4, 1);
     let train = TrainSpec { epochs: 10, batch: 32, lr: 1.0, ..TrainSpec::default() };
-    let both = vec![Reveal::TestAccuracy, Reveal::TestAuroc];
-    let outcomes = run(&job(Model::logistic(4), train.clone(), 1, table.rows, both.clone()), &table);
+    let named = vec![Reveal::TestAccuracy, Reveal::TestConfusion, Reveal::TestAuroc];
+    let outcomes = run(&job(Model::logistic(4), train.clone(), 1, table.rows, named.clone()), &table);
     let weights = parameters(&outcomes);
     let scores: Vec<f64> =
         table.x.chunks(4).map(|x| x.iter().zip(&weights).map(|(x, w)| x * w).sum::<f64>() + weights[4]).collect();
     let hits = scores.iter().zip(&table.y).filter(|(s, y)| (**s >= 0.0) == (**y == 1.0)).count();
     let accuracy = hits as f64 / 200.0;
     assert!(accuracy > 0.9, "accuracy {accuracy}");
+    let mut counts = vec![0.0; 4];
+    for (score, y) in scores.iter().zip(&table.y) {
+        counts[2 * usize::from(*y == 1.0) + usize::from(*score >= 0.0)] += 1.0;
+    }
     let (mut pairs, mut above) = (0.0, 0.0);
     for (s, y) in scores.iter().zip(&table.y) {
         for (r, z) in scores.iter().zip(&table.y).filter(|(_, z)| *y == 1.0 && **z == 0.0) {
@@ -122,9 +126,10 @@ fn logistic_regression_learns_and_opens_only_what_the_policy_names() {
         }
     }
     for outcome in &outcomes {
-        assert_eq!(outcome.opened.iter().map(|(what, _)| *what).collect::<Vec<_>>(), both);
-        assert!((outcome.opened[0].1 - accuracy).abs() < 1e-4, "{} {accuracy}", outcome.opened[0].1);
-        assert!((outcome.opened[1].1 - above / pairs).abs() < 1e-3, "{} {}", outcome.opened[1].1, above / pairs);
+        assert_eq!(outcome.opened.iter().map(|(what, _)| *what).collect::<Vec<_>>(), named);
+        assert!((outcome.opened[0].1[0] - accuracy).abs() < 1e-4, "{:?} {accuracy}", outcome.opened[0].1);
+        assert!((outcome.opened[2].1[0] - above / pairs).abs() < 1e-3, "{:?} {}", outcome.opened[2].1, above / pairs);
+        assert_eq!(outcome.opened[1].1, counts);
     }
     let silent = run(&job(Model::logistic(4), train, 1, table.rows, vec![]), &table);
     assert!(silent.iter().all(|outcome| outcome.opened.is_empty()));

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::fixed::{FixedError, FixedPoint};
-use crate::model::{Loss, Model, ModelError, TrainSpec};
+use crate::model::{Layer, LayerError, Loss, Model, ModelError, TrainSpec};
 
 /// Version that peers compare; it changes whenever bytes on the wire or results change.
 pub const PROTOCOL_VERSION: &str = concat!("trefoil-", env!("CARGO_PKG_VERSION"));
@@ -169,6 +169,29 @@ pub fn public_digest(parts: &[&[u64]]) -> [u8; 32] {
     hash.finalize().into()
 }
 
+impl Training {
+    /// Refuses a network that does not fit together, and statistics of a single value: a lane's part of a batch, or of
+    /// the smaller one at the end of an epoch, must give a batch-norm at least two values per channel.
+    fn check_batches(&self, lanes: u16) -> Result<(), ModelError> {
+        let (wiring, lanes) = (self.model.wiring()?, usize::from(lanes.max(1)));
+        let whole = self.train.batch.clamp(1, self.train_rows.max(1));
+        let batches = [whole, self.train_rows % whole];
+        let single = batches.iter().any(|rows| rows / lanes == 1 || rows.div_ceil(lanes) == 1);
+        let norm = |node: &usize| {
+            let normalises = matches!(self.model.nodes[*node].layer, Layer::BatchNorm { .. });
+            normalises && wiring.input(*node).positions() == 1
+        };
+        match (0..self.model.nodes.len()).find(norm).filter(|_| single) {
+            Some(node) => {
+                let node = &self.model.nodes[node];
+                let (name, kind) = (node.name.clone(), node.layer.kind());
+                Err(ModelError::Layer { name, kind, why: LayerError::SingleValue })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
 /// Operations of the micro-benchmark, on generated data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -205,6 +228,8 @@ pub enum Operation {
 pub enum Reveal {
     /// Share of test rows classified correctly.
     TestAccuracy,
+    /// Test rows of each class by the class that they are taken for.
+    TestConfusion,
     /// Area under the ROC curve on the test rows.
     TestAuroc,
     /// Mean squared error on the test rows (regression).
@@ -219,13 +244,21 @@ pub enum Reveal {
 
 impl Reveal {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Self; 6] =
-        [Self::TestAccuracy, Self::TestAuroc, Self::TestLoss, Self::BenchError, Self::Predictions, Self::Weights];
+    pub const ALL: [Self; 7] = [
+        Self::TestAccuracy,
+        Self::TestConfusion,
+        Self::TestAuroc,
+        Self::TestLoss,
+        Self::BenchError,
+        Self::Predictions,
+        Self::Weights,
+    ];
 
     /// Name in policies, reports and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::TestAccuracy => "test-accuracy",
+            Self::TestConfusion => "test-confusion",
             Self::TestAuroc => "test-auroc",
             Self::TestLoss => "test-loss",
             Self::BenchError => "bench-error",
@@ -245,7 +278,7 @@ impl Reveal {
             (Self::BenchError, Work::Bench(_)) | (Self::Predictions, Work::Infer(_)) => true,
             (_, Work::Bench(_) | Work::Infer(_)) | (Self::BenchError | Self::Predictions, Work::Train(_)) => false,
             (Self::Weights, Work::Train(_)) => true,
-            (Self::TestAccuracy, Work::Train(training)) => !training.model.loss.is_regression(),
+            (Self::TestAccuracy | Self::TestConfusion, Work::Train(training)) => !training.model.loss.is_regression(),
             (Self::TestAuroc, Work::Train(training)) => training.model.loss == Loss::BinaryCrossEntropy,
             (Self::TestLoss, Work::Train(training)) => training.model.loss.is_regression(),
         }
@@ -303,7 +336,7 @@ impl JobSpec {
         }
         let classes = match &self.work {
             Work::Train(training) => {
-                training.model.wiring()?;
+                training.check_batches(self.lanes)?;
                 let max = self.protocol.magnitude_max();
                 if let Some(clip) = training.train.clip.filter(|clip| !(*clip > 0.0 && *clip < max)) {
                     return Err(JobError::Clip { clip, max });
@@ -416,11 +449,37 @@ mod tests {
     }
 
     #[test]
+    fn statistics_of_a_single_value_are_refused() {
+        use crate::model::Shape;
+        let linear = |outputs| Layer::Linear { outputs, bias: true };
+        let layers = [linear(4), Layer::BatchNorm { epsilon: 1e-5, momentum: 0.1 }, linear(2)];
+        let model = Model::sequence(Shape::vector(3), &layers, Loss::SoftmaxCrossEntropy);
+        let job = |rows, batch, lanes| {
+            let mut job = JobSpec { lanes, ..training(Loss::SoftmaxCrossEntropy, 2, &[]) };
+            let Work::Train(work) = &mut job.work else { unreachable!("it trains") };
+            (work.model, work.train_rows, work.train.batch) = (model.clone(), rows, batch);
+            job.check()
+        };
+        for (rows, batch, lanes, fits) in [
+            (64, 8, 1, true),
+            (65, 8, 1, false),
+            (64, 1, 1, false),
+            (64, 8, 4, true),
+            (64, 8, 8, false),
+            (5, 8, 1, true),
+        ] {
+            assert_eq!(job(rows, batch, lanes).is_ok(), fits, "{rows} {batch} {lanes}");
+        }
+        let error = job(65, 8, 1).unwrap_err().to_string();
+        assert!(error.contains("batch-norm-1") && error.contains("at least two values"), "{error}");
+    }
+
+    #[test]
     fn a_policy_names_only_what_the_job_has_and_only_once() {
-        use Reveal::{BenchError, TestAccuracy, TestAuroc, TestLoss, Weights};
+        use Reveal::{BenchError, TestAccuracy, TestAuroc, TestConfusion, TestLoss, Weights};
         let cases = [
-            (Loss::BinaryCrossEntropy, 1, &[TestAccuracy, TestAuroc, Weights][..]),
-            (Loss::SoftmaxCrossEntropy, 3, &[TestAccuracy, Weights]),
+            (Loss::BinaryCrossEntropy, 1, &[TestAccuracy, TestConfusion, TestAuroc, Weights][..]),
+            (Loss::SoftmaxCrossEntropy, 3, &[TestAccuracy, TestConfusion, Weights]),
             (Loss::MeanSquared, 1, &[TestLoss, Weights]),
         ];
         for (loss, outputs, fitting) in cases {

@@ -178,7 +178,7 @@ pub struct PartyReport {
     /// Device of the lanes, `cpu (avx512, 1 thread)`.
     pub device: String,
     /// Opened values, by [`crate::job::Reveal`] name.
-    pub opened: Vec<(String, f64)>,
+    pub opened: Vec<(String, Vec<f64>)>,
     /// Wall seconds of every training step (or benchmark repetition), as lane 0 saw them.
     pub step_seconds: Vec<f64>,
     /// Wall seconds of training, without start-up, calibration and evaluation.

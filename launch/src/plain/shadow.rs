@@ -124,7 +124,7 @@ impl Shadow {
             }
         }
         let _ = writeln!(text, "{:24}{:>24}", "weights differ at most by", number(self.weight_difference));
-        text += &confusion_text(self.plaintext_confusion.as_deref(), &self.classes);
+        text += &confusion_text("in plaintext, taken for", self.plaintext_confusion.as_deref(), &self.classes);
         for remark in self.remarks() {
             let _ = writeln!(text, "{:10}{remark}", "warning");
         }

@@ -14,7 +14,7 @@ fn report(lanes: u16) -> Report {
     let Work::Train(training) = spec.work.clone() else { panic!("it trains") };
     let party = PartyReport {
         device: "cpu (test)".into(),
-        opened: vec![("test-accuracy".into(), 0.97), ("test-auroc".into(), 0.99)],
+        opened: vec![("test-accuracy".into(), vec![0.97]), ("test-auroc".into(), vec![0.99])],
         step_seconds: vec![0.001, 0.003, 0.002, 0.010],
         train_seconds: 0.016,
         sent_bytes: 4_000,

@@ -34,7 +34,10 @@ impl Report {
         lines.push(String::new());
         lines.push(format!("{:22}{:>12}{:>14}", "", "under MPC", "plaintext"));
         lines.extend(self.metric_lines());
-        lines.push(confusion_text(self.plaintext_confusion.as_deref(), &self.classes));
+        lines.push(match &self.confusion {
+            Some(opened) => confusion_text("under MPC, taken for", Some(opened), &self.classes),
+            None => confusion_text("in plaintext, taken for", self.plaintext_confusion.as_deref(), &self.classes),
+        });
         lines.push(row(
             "time per step",
             &format!(
@@ -122,11 +125,11 @@ fn count(number: u16, noun: &str) -> String {
 }
 
 /// Classes down, what they were taken for across; no lines for no matrix and for more classes than fit a screen.
-pub(crate) fn confusion_text(matrix: Option<&[Vec<usize>]>, classes: &[String]) -> String {
+pub(crate) fn confusion_text(heading: &str, matrix: Option<&[Vec<usize>]>, classes: &[String]) -> String {
     let Some(matrix) = matrix.filter(|matrix| matrix.len() <= CONFUSION_CLASSES_MAX) else { return String::new() };
     let name = |class: usize| classes.get(class).map_or(String::new(), |name| name.chars().take(8).collect());
     let header: String = (0..matrix.len()).map(|class| format!("{:>9}", name(class))).collect();
-    let mut text = format!("\n{:22}{header}\n", "in plaintext, taken for");
+    let mut text = format!("\n{:22}{header}\n", heading);
     for (class, row) in matrix.iter().enumerate() {
         let cells: String = row.iter().map(|count| format!("{count:>9}")).collect();
         text += &format!("{:22}{cells}\n", name(class));

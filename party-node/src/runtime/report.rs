@@ -26,7 +26,7 @@ pub(super) fn build(
     }
     Ok(PartyReport {
         device: devices[0].name(),
-        opened: first.opened.iter().map(|(what, value)| (what.name().to_owned(), *value)).collect(),
+        opened: first.opened.iter().map(|(what, value)| (what.name().to_owned(), value.clone())).collect(),
         step_seconds: first.step_seconds.clone(),
         train_seconds: first.train_seconds,
         sent_bytes: outcomes.iter().map(|lane| lane.during.sent_bytes).sum(),
@@ -78,7 +78,7 @@ mod tests {
         let mut phase_seconds = [0.0; 8];
         phase_seconds[Phase::Compute as usize] = compute;
         LaneOutcome {
-            opened: vec![(Reveal::TestAuroc, 0.99)],
+            opened: vec![(Reveal::TestAuroc, vec![0.99])],
             step_seconds: vec![0.5, 0.7],
             train_seconds: 1.2,
             during: Snapshot { phase_seconds, rounds, sent_bytes },
@@ -103,7 +103,7 @@ mod tests {
         assert_eq!((report.sent_bytes, report.rounds), (1500, 42));
         let compute = report.phase_seconds.iter().find(|(name, _)| name == "compute").unwrap().1;
         assert!((compute - 0.2).abs() < 1e-12, "{compute}");
-        assert_eq!(report.opened, [("test-auroc".to_owned(), 0.99)]);
+        assert_eq!(report.opened, [("test-auroc".to_owned(), vec![0.99])]);
         assert!((report.peer_rtt_seconds - 0.001).abs() < 1e-12);
     }
 

@@ -171,7 +171,7 @@ fn greet(mut setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
     (setup.progress)(1, 1);
     setup.transport.close().map_err(error)?;
     Ok(LaneOutcome {
-        opened: vec![(setup.job.reveal[0], OPENED)],
+        opened: vec![(setup.job.reveal[0], vec![OPENED])],
         step_seconds: vec![0.1],
         train_seconds: 0.1,
         during: setup.counters.snapshot(),

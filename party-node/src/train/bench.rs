@@ -37,7 +37,7 @@ pub(super) fn run(
     if policy.contains(&Reveal::BenchError) && rank == 0 {
         party.meter().revealed(Reveal::BenchError);
         let opened = open_share(party, &result)?;
-        outcome.opened = vec![(Reveal::BenchError, inputs.largest_error(party, &opened))];
+        outcome.opened = vec![(Reveal::BenchError, vec![inputs.largest_error(party, &opened)])];
     }
     Ok(outcome)
 }

@@ -6,11 +6,12 @@ use shared::share::Share;
 
 use super::TrainingData;
 use super::infer::block_rows;
+use crate::compute::elementwise;
 use crate::layers::{Network, fold_batch_norms};
 use crate::ops::{argmax, divide};
 use crate::protocol::{
-    DoubledPartial, Party, ProtocolError, Term, Tile, TileShare, inject_sum, mul_doubled, open, sign, split_in_three,
-    square_doubled, trunc, trunc_exact, trunc_floor,
+    DoubledPartial, Matrix, Party, ProtocolError, Term, Tile, TileShare, inject_sum, matmul_doubled, mul_doubled, open,
+    sign, split_in_three, square_doubled, to_arithmetic, trunc, trunc_exact, trunc_floor,
 };
 
 /// Score pairs that are compared at a time.
@@ -24,7 +25,7 @@ pub(super) fn evaluate(
     data: &TrainingData,
     policy: &[Reveal],
     alive: &dyn Fn(),
-) -> Result<Vec<(Reveal, f64)>, ProtocolError> {
+) -> Result<Vec<(Reveal, Vec<f64>)>, ProtocolError> {
     let rows = data.test_x.len() / model.inputs();
     let mut opened = Vec::new();
     if rows == 0 || policy.iter().all(|reveal| reveal.is_for_its_owner()) {
@@ -37,23 +38,28 @@ pub(super) fn evaluate(
         let metric = match (reveal, model.loss) {
             (Reveal::TestAccuracy, Loss::BinaryCrossEntropy) => binary_hits(party, &scores, targets)?,
             (Reveal::TestAccuracy, Loss::SoftmaxCrossEntropy) => class_hits(party, &scores, targets, model.outputs())?,
+            (Reveal::TestConfusion, Loss::BinaryCrossEntropy | Loss::SoftmaxCrossEntropy) => {
+                confusion(party, &scores, targets, model.outputs())?
+            }
             (Reveal::TestAuroc, Loss::BinaryCrossEntropy) => auroc(party, &scores, targets, alive)?,
             (Reveal::TestLoss, Loss::MeanSquared | Loss::MeanAbsolute) => squared_error(party, &scores, targets)?,
             _ => continue,
         };
-        let value = open_metric(party, reveal, &metric)?;
-        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
-        let value = if reveal == Reveal::TestAccuracy { value / rows as f64 } else { value };
-        opened.push((reveal, value));
+        let mut values = open_metric(party, reveal, &metric)?;
+        if reveal == Reveal::TestAccuracy {
+            #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^52 rows")]
+            values.iter_mut().for_each(|value| *value /= rows as f64);
+        }
+        opened.push((reveal, values));
     }
     Ok(opened)
 }
 
-/// Opens one number to all parties, and counts it.
-fn open_metric(party: &Party, what: Reveal, metric: &Share) -> Result<f64, ProtocolError> {
+/// Opens a metric to all parties, and counts it.
+fn open_metric(party: &Party, what: Reveal, metric: &Share) -> Result<Vec<f64>, ProtocolError> {
     party.meter().revealed(what);
-    let opened = on_one_tile(party, |tile| async move { open(&tile, &tile.enter(metric, 0..1)).await })?;
-    Ok(party.fixed().decode(opened[0]))
+    let opened = on_one_tile(party, |tile| async move { open(&tile, &tile.enter(metric, 0..metric.len())).await })?;
+    Ok(opened.into_iter().map(|word| party.fixed().decode(word)).collect())
 }
 
 fn on_one_tile<'p, T: 'p, F>(party: &'p Party, program: impl Fn(Tile<'p>) -> F) -> Result<T, ProtocolError>
@@ -79,10 +85,14 @@ fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usi
     Ok(Share::concat(&scores))
 }
 
-/// Adds up shares of one element.
+/// Adds up shares, element by element.
 fn total(pieces: &[Share]) -> Share {
-    let sum = |part: fn(&Share) -> u64| vec![pieces.iter().map(part).fold(0, u64::wrapping_add)];
-    Share { first: sum(|p| p.first[0]), second: sum(|p| p.second[0]) }
+    let mut sum = Share::zeros(pieces.first().map_or(0, Share::len));
+    for piece in pieces {
+        elementwise::add_assign(&mut sum.first, &piece.first);
+        elementwise::add_assign(&mut sum.second, &piece.second);
+    }
+    sum
 }
 
 fn sum(x: &TileShare) -> TileShare {
@@ -123,6 +133,43 @@ fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Re
         })?);
     }
     Ok(total(&hits))
+}
+
+/// Test rows of each class (rows of the result) by the class of their largest score (columns). One score column stands
+/// for two classes.
+fn confusion(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Result<Share, ProtocolError> {
+    let (rows, classes) = (scores.len() / cols, cols.max(2));
+    let block = (2 * PAIRS_AT_ONCE / (classes * classes)).max(3);
+    let one = party.fixed().constant(1.0);
+    let mut counts = Vec::new();
+    for start in (0..rows).step_by(block) {
+        let count = block.min(rows - start);
+        counts.extend(party.run_rows(count, classes * classes / 2, |tile, range| async move {
+            let rows = range.len();
+            let range = (start + range.start) * cols..(start + range.end) * cols;
+            let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
+            let (planes, columns) = if cols == 1 {
+                let positive = sign(&tile, &scores).await?;
+                let negative = targets.clone().times(u64::MAX).plus_public(&tile, one);
+                (vec![positive.clone().negated(), positive], vec![negative, targets])
+            } else {
+                let column = |i: usize| targets.map(|y| y.iter().skip(i).step_by(cols).copied().collect());
+                (argmax(&tile, &scores, cols).await?, (0..cols).map(column).collect())
+            };
+            let mut taken = Vec::with_capacity(classes);
+            for plane in &planes {
+                taken.push(to_arithmetic(&tile, plane, rows).await?);
+            }
+            // Class by row times row by class. A doubled product is even: dropping its lowest bit is exact.
+            let of_class = TileShare::concat(&columns.iter().collect::<Vec<_>>());
+            let taken_for = TileShare::concat(&taken.iter().collect::<Vec<_>>());
+            let mut products = vec![0; classes * classes];
+            let left = Matrix::new(of_class.view(), classes, rows);
+            matmul_doubled(&tile, left, Matrix::new(taken_for.view(), classes, rows).t(), &mut products);
+            Ok(tile.leave(trunc_exact(&tile, DoubledPartial(products), 1).await?))
+        })?);
+    }
+    Ok(total(&counts))
 }
 
 /// A sum divided by a public count, rounded down exactly.

@@ -89,7 +89,7 @@ pub struct LaneSetup {
 #[derive(Debug, Default)]
 pub struct LaneOutcome {
     /// Values opened under the reveal policy (lane 0).
-    pub opened: Vec<(Reveal, f64)>,
+    pub opened: Vec<(Reveal, Vec<f64>)>,
     /// This lane's part of a result for whoever started the job. Lanes' parts follow one another.
     pub result: Option<(Reveal, Addend)>,
     /// Wall seconds of each training step, timed repetition or block of rows.
