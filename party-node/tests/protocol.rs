@@ -28,7 +28,7 @@ fn is_positive(x: u64) -> u64 {
 
 /// What a sign of `n` elements costs when nothing precedes it.
 fn sign_cost(n: usize) -> Cost {
-    let (bytes, depth) = carry_bytes(31);
+    let (bytes, depth) = carry_bytes(&Default::default(), 31);
     Cost { rounds: 1 + depth, sent_bytes: bytes * n.div_ceil(64) }
 }
 
@@ -77,7 +77,7 @@ proptest! {
             let want = is_positive(*x).wrapping_mul(*y).wrapping_add(negated.wrapping_mul(k.wrapping_add(*x)));
             prop_assert_eq!(z, want);
         }
-        let signs = plus(sign_cost(n), carry_bytes(31).1, sign_cost(n).sent_bytes);
+        let signs = plus(sign_cost(n), carry_bytes(&Default::default(), 31).1, sign_cost(n).sent_bytes);
         prop_assert_eq!(run.cost, plus(signs, 1, (16 + 16 + 8 + 16) * n));
     }
 
@@ -119,7 +119,7 @@ proptest! {
             prop_assert_eq!(z[3 * n + i], z[n - 1 - i]);
         }
         let words = n.div_ceil(64);
-        let signs = plus(sign_cost(n), carry_bytes(31).1, sign_cost(n).sent_bytes);
+        let signs = plus(sign_cost(n), carry_bytes(&Default::default(), 31).1, sign_cost(n).sent_bytes);
         prop_assert_eq!(run.cost, plus(signs, 1 + 4, 24 * words + 4 * 24 * n));
     }
 
