@@ -323,8 +323,8 @@ fn flaw(runs: &[[View; 3]]) -> Option<String> {
 
 #[test]
 fn every_received_bit_is_masked_and_no_mask_is_known_or_used_twice() {
-    for trunc in [Truncation::Exact, Truncation::Fast] {
-        let spec = ProtocolSpec { trunc, ..ProtocolSpec::default() };
+    for (trunc, round_trip_ms) in [(Truncation::Exact, 0), (Truncation::Fast, 0), (Truncation::Exact, 20)] {
+        let spec = ProtocolSpec { trunc, round_trip_ms, ..ProtocolSpec::default() };
         let runs: Vec<_> = (1..=RUNS).map(|keys| views(keys, spec, None)).collect();
         assert!(runs[0][0].received.is_empty(), "the helper receives nothing");
         assert!(runs[0][1].received.len() > 500 && runs[0][2].received.len() > 500, "the evaluators do");

@@ -131,10 +131,8 @@ fn leaf_sizes(bits: usize, arity: usize) -> Vec<usize> {
     };
     let rest = bits - threes.iter().sum::<usize>();
     threes.extend(std::iter::repeat_n(3, rest / 3));
-    let mut fours = vec![4; bits / 4];
-    if bits % 4 > 0 {
-        fours.insert(0, bits % 4);
-    }
+    let mut fours = vec![4; bits.div_ceil(4)];
+    fours[0] -= 4 * fours.len() - bits;
     if arity == 4 && levels(fours.len(), arity) < levels(threes.len(), arity) { fours } else { threes }
 }
 

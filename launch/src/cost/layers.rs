@@ -104,7 +104,7 @@ impl Pass<'_> {
             Loss::SoftmaxCrossEntropy => walk.softmax(walk.each(1), outputs),
             Loss::MeanAbsolute => {
                 walk.sign(n);
-                walk.to_arithmetic(n);
+                walk.inject_sum(n, 0, 1);
             }
         }
     }

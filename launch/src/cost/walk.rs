@@ -221,10 +221,6 @@ impl Walk {
         self.inject_sum(n, 0, 1);
     }
 
-    pub(super) fn to_arithmetic(&mut self, n: Sizes) {
-        self.inject_sum(n, 0, 1);
-    }
-
     /// Several sums over the same vectors of bits, with so many shared factors in all.
     pub(super) fn inject_sums(&mut self, n: Sizes, bits: usize, sums: usize, factors: usize) {
         self.deal(n.times(8 * bits));

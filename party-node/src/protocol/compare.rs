@@ -190,7 +190,8 @@ fn leaf_sizes(bits: usize, arity: usize) -> Vec<usize> {
     };
     let rest = bits - threes.iter().sum::<usize>();
     threes.extend(std::iter::repeat_n(3, rest / 3));
-    let fours = [&[bits % 4][..], &vec![4; bits / 4]].concat().into_iter().filter(|size| *size > 0).collect::<Vec<_>>();
+    let mut fours = vec![4; bits.div_ceil(4)];
+    fours[0] -= 4 * fours.len() - bits;
     if arity == 4 && levels(fours.len(), arity) < levels(threes.len(), arity) { fours } else { threes }
 }
 
@@ -412,11 +413,6 @@ impl Bits {
         Self { m: pick(&self.m), s: pick(&self.s) }
     }
 
-    /// The masked bits of some wires, end to end.
-    fn picked_known(&self, wires: &[usize], width: usize) -> Vec<u64> {
-        wires.iter().flat_map(|wire| &self.m[wire * width..(wire + 1) * width]).copied().collect()
-    }
-
     /// Exclusive or of one wire into a later one.
     fn xor_wire(&mut self, into: usize, from: usize, width: usize) {
         for part in [&mut self.m, &mut self.s] {
@@ -508,23 +504,46 @@ async fn sums_of_products(
     let mut mine = mask.clone();
     for (sum, into) in sums.iter().zip(mine.chunks_mut(width)) {
         for product in sum {
-            let known = subset_products(&wires.picked_known(product, width), width);
-            let all = (1 << product.len()) - 1;
-            for set in 1..=all {
-                let masks = match subset(product, set)[..] {
-                    [single] => &wires.s[place(single)],
-                    ref several => &dealt[place(needed.places[several])],
-                };
-                elementwise::xor_and_assign(into, &known[place(all & !set)], masks);
-            }
-            if tile.role() == Role::A {
-                elementwise::xor_assign(into, &known[place(all)]);
-            }
+            add_product(into, wires, product, tile.role() == Role::A, |set| match subset(product, set)[..] {
+                [single] => &wires.s[place(single)],
+                ref several => &dealt[place(needed.places[several])],
+            });
         }
     }
     let theirs = op.exchange(&mine).await?;
     elementwise::xor_assign(&mut mine, &theirs);
     Ok(Bits { m: mine, s: mask })
+}
+
+/// Evaluator: adds its addend of a product of wires. `masks` gives its half of the product of a set's masks.
+fn add_product<'a>(
+    into: &mut [u64],
+    wires: &Bits,
+    product: &[usize],
+    adds_known: bool,
+    masks: impl Fn(usize) -> &'a [u64],
+) {
+    let (width, all) = (into.len(), (1 << product.len()) - 1);
+    let wire = |factor: usize| &wires.m[factor * width..(factor + 1) * width];
+    if let &[x, y] = product {
+        // Most gates: no product of known bits but this one.
+        elementwise::xor_and_assign(into, wire(y), masks(1));
+        elementwise::xor_and_assign(into, wire(x), masks(2));
+        elementwise::xor_assign(into, masks(3));
+        if adds_known {
+            elementwise::xor_and_assign(into, wire(x), wire(y));
+        }
+        return;
+    }
+    let factors: Vec<u64> = product.iter().flat_map(|&factor| wire(factor)).copied().collect();
+    let products = subset_products(&factors, width);
+    let known = |set: usize| &products[set * width..(set + 1) * width];
+    for set in 1..=all {
+        elementwise::xor_and_assign(into, known(all & !set), masks(set));
+    }
+    if adds_known {
+        elementwise::xor_assign(into, known(all));
+    }
 }
 
 /// AND of shared bits.
