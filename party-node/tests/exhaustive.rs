@@ -131,7 +131,6 @@ fn split_at_helper(world: &World, helper: PartyId, t: &[u64], l: &[u64]) -> [Sha
 
 #[test]
 fn every_sign_in_z_2_8_is_right_for_every_mask_and_helper() {
-    let spec = ProtocolSpec { compare_bits: 8, ..ProtocolSpec::default() };
     let pairs = || (0..256_u64).flat_map(|x| (0..256_u64).map(move |l| (x, l)));
     // What lies above the window is noise that must not matter.
     let noise = |i: u64| i.wrapping_mul(0x9e37_79b9_7f4a_7c15) << 8;
@@ -139,7 +138,8 @@ fn every_sign_in_z_2_8_is_right_for_every_mask_and_helper() {
     let t: Vec<u64> = pairs().zip(&l).map(|((x, l), full)| (x | noise(l)).wrapping_sub(*full)).collect();
     let want: Vec<u64> = pairs().map(|(x, _)| u64::from(x < 128)).collect();
     for helper in PartyId::ALL {
-        for keys in 1..=3 {
+        for (keys, round_trip_ms) in [(1, 0), (2, 0), (3, 0), (1, 20), (2, 20)] {
+            let spec = ProtocolSpec { compare_bits: 8, round_trip_ms, ..ProtocolSpec::default() };
             let world = World::new(3).with_spec(spec).with_keys(keys);
             let shares = split_at_helper(&world, helper, &t, &l);
             let bits = joined(&world, |party| {
@@ -156,7 +156,6 @@ fn every_sign_in_z_2_8_is_right_for_every_mask_and_helper() {
 
 #[test]
 fn every_sign_against_thresholds_in_z_2_8_is_right_for_every_mask_and_helper() {
-    let spec = ProtocolSpec { compare_bits: 8, ..ProtocolSpec::default() };
     let pairs = || (0..256_u64).flat_map(|x| (0..256_u64).map(move |l| (x, l)));
     let l: Vec<u64> = pairs().map(|(_, l)| l).collect();
     let t: Vec<u64> = pairs().map(|(x, l)| x.wrapping_sub(l)).collect();
@@ -164,7 +163,8 @@ fn every_sign_against_thresholds_in_z_2_8_is_right_for_every_mask_and_helper() {
     let thresholds = [3, 3 + 64, 3, 128, 5, 250];
     let want = thresholds.iter().flat_map(|c| pairs().map(move |(x, _)| u64::from(x.wrapping_sub(*c) & 0xff < 128)));
     let want: Vec<u64> = want.collect();
-    for helper in PartyId::ALL {
+    for (helper, round_trip_ms) in PartyId::ALL.into_iter().flat_map(|helper| [(helper, 0), (helper, 20)]) {
+        let spec = ProtocolSpec { compare_bits: 8, round_trip_ms, ..ProtocolSpec::default() };
         let world = World::new(3).with_spec(spec);
         let shares = split_at_helper(&world, helper, &t, &l);
         let bits = joined(&world, |party| {
@@ -179,18 +179,19 @@ fn every_sign_against_thresholds_in_z_2_8_is_right_for_every_mask_and_helper() {
 }
 
 /// Carries of all pairs of `bits`-bit numbers whose first one lies in `ts`.
-fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId) {
+fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId, round_trip_ms: u32) {
     let pairs = || ts.clone().flat_map(|t| (0..1_u64 << bits).map(move |l| (t, l)));
     // Bits above the window are set at both sides and must not matter.
     let (t, l): (Vec<_>, Vec<_>) = pairs().map(|(t, l)| (t | u64::MAX << bits, l | u64::MAX << bits)).unzip();
-    let got = joined(&World::new(1), |party| {
+    let world = World::new(1).with_spec(ProtocolSpec { round_trip_ms, ..ProtocolSpec::default() });
+    let got = joined(&world, |party| {
         in_tile(party, helper, &async |tile: &Tile<'_>| {
             let known = if tile.is_helper() { &l } else { &t };
             to_arithmetic(tile, &carry(tile, known, bits).await?, known.len()).await
         })
     });
     for ((t, l), got) in pairs().zip(got) {
-        assert_eq!(got, u64::from(t + l >= 1 << bits), "{t} + {l} at {bits} bits");
+        assert_eq!(got, u64::from(t + l >= 1 << bits), "{t} + {l} at {bits} bits, {round_trip_ms} ms");
     }
 }
 
@@ -201,7 +202,10 @@ fn every_carry_is_right_up_to_12_bits() {
         // All pairs; with debug assertions the widest only for a sample of first numbers, each with all second ones.
         let stride = if cfg!(debug_assertions) && bits > 9 { 1 << (2 * bits - 18) } else { 1 };
         for from in (0..all / at_once).step_by(stride) {
-            carries(bits, from * at_once..(from + 1) * at_once, helper);
+            // Trees of two nodes to a gate, and of up to four: with 12 bits, four leaves under one gate.
+            for round_trip_ms in [0, 20] {
+                carries(bits, from * at_once..(from + 1) * at_once, helper, round_trip_ms);
+            }
         }
     }
 }

@@ -28,7 +28,7 @@ fn is_positive(x: u64) -> u64 {
 
 /// What a sign of `n` elements costs when nothing precedes it.
 fn sign_cost(n: usize) -> Cost {
-    let (bytes, depth) = carry_bytes(31);
+    let (bytes, depth) = carry_bytes(&Default::default(), 31);
     Cost { rounds: 1 + depth, sent_bytes: bytes * n.div_ceil(64) }
 }
 
@@ -77,7 +77,7 @@ proptest! {
             let want = is_positive(*x).wrapping_mul(*y).wrapping_add(negated.wrapping_mul(k.wrapping_add(*x)));
             prop_assert_eq!(z, want);
         }
-        let signs = plus(sign_cost(n), carry_bytes(31).1, sign_cost(n).sent_bytes);
+        let signs = plus(sign_cost(n), carry_bytes(&Default::default(), 31).1, sign_cost(n).sent_bytes);
         prop_assert_eq!(run.cost, plus(signs, 1, (16 + 16 + 8 + 16) * n));
     }
 
@@ -119,7 +119,7 @@ proptest! {
             prop_assert_eq!(z[3 * n + i], z[n - 1 - i]);
         }
         let words = n.div_ceil(64);
-        let signs = plus(sign_cost(n), carry_bytes(31).1, sign_cost(n).sent_bytes);
+        let signs = plus(sign_cost(n), carry_bytes(&Default::default(), 31).1, sign_cost(n).sent_bytes);
         prop_assert_eq!(run.cost, plus(signs, 1 + 4, 24 * words + 4 * 24 * n));
     }
 
@@ -348,8 +348,8 @@ fn flaw(runs: &[[View; 3]]) -> Option<String> {
 
 #[test]
 fn every_received_bit_is_masked_and_no_mask_is_known_or_used_twice() {
-    for trunc in [Truncation::Exact, Truncation::Fast] {
-        let spec = ProtocolSpec { trunc, ..ProtocolSpec::default() };
+    for (trunc, round_trip_ms) in [(Truncation::Exact, 0), (Truncation::Fast, 0), (Truncation::Exact, 20)] {
+        let spec = ProtocolSpec { trunc, round_trip_ms, ..ProtocolSpec::default() };
         let runs: Vec<_> = (1..=RUNS).map(|keys| views(keys, spec, None)).collect();
         assert!(runs[0][0].received.is_empty(), "the helper receives nothing");
         assert!(runs[0][1].received.len() > 500 && runs[0][2].received.len() > 500, "the evaluators do");

@@ -62,7 +62,12 @@ fn cases() -> impl Iterator<Item = Case<'static>> {
         Case {
             name: fields[1],
             helper: PartyId::new(number(2) as usize).unwrap(),
-            spec: ProtocolSpec { fraction_bits: FixedPoint::new(number(3)).unwrap(), compare_bits: number(4), trunc },
+            spec: ProtocolSpec {
+                fraction_bits: FixedPoint::new(number(3)).unwrap(),
+                compare_bits: number(4),
+                trunc,
+                ..ProtocolSpec::default()
+            },
             rounds: number(5),
             sent_bytes: fields[6].split(' ').map(|bytes| bytes.parse().unwrap()).collect(),
             result: fields[7..].iter().map(|field| words(field)).collect(),

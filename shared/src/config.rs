@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::job::{ProtocolSpec, Reveal};
+use crate::job::{ProtocolSpec, ROUND_TRIP_MAX_MS, Reveal};
 use crate::model::{Loss, ModelName, Optimizer, Schedule, TrainSpec};
 
 /// Lanes per party that one job may have.
@@ -320,6 +320,7 @@ impl JobFile {
         "protocol.fraction_bits",
         "protocol.compare_bits",
         "protocol.trunc",
+        "protocol.round_trip_ms",
         "data.set",
         "data.file",
         "data.image",
@@ -338,6 +339,8 @@ impl JobFile {
         self.check_job()?;
         let compare = self.protocol.compare_bits;
         within(matches!(compare, 32 | 64), "protocol.compare_bits", compare, "32 or 64")?;
+        let trip = self.protocol.round_trip_ms;
+        within(trip <= ROUND_TRIP_MAX_MS, "protocol.round_trip_ms", trip, "0 to 10000 milliseconds")?;
         self.check_train()?;
         let hidden = &self.model.hidden;
         let widths = hidden.len() <= 16 && hidden.iter().all(|width| (1..=65_536).contains(width));
@@ -447,7 +450,7 @@ mod tests {
     #[test]
     fn a_value_out_of_range_is_refused_with_key_value_and_range() {
         type Change = fn(&mut JobFile);
-        let changes: [(Change, &str); 9] = [
+        let changes: [(Change, &str); 10] = [
             (|file| file.job.lanes = 0, "job.lanes = 0 is out of range: 1 to 64 lanes (GPUs) per party"),
             (|file| file.job.parties = 2, "job.parties = 2 is out of range: 3 is supported; 2 (with a dealer)"),
             (|file| file.job.name = "../x".into(), "job.name"),
@@ -455,6 +458,7 @@ mod tests {
             (|file| file.train.batch = 0, "train.batch = 0"),
             (|file| file.train.nesterov = true, "train.nesterov"),
             (|file| file.protocol.compare_bits = 48, "protocol.compare_bits = 48"),
+            (|file| file.protocol.round_trip_ms = 10_001, "protocol.round_trip_ms = 10001 is out of range: 0 to 10000"),
             (|file| file.data.test_fraction = 1.0, "data.test_fraction = 1"),
             (|file| file.train.clip = Some(-1.0), "train.clip = -1"),
         ];

@@ -44,15 +44,29 @@ pub struct ProtocolSpec {
     pub compare_bits: u32,
     /// How products are truncated.
     pub trunc: Truncation,
+    /// Milliseconds there and back between two parties, as known before the job; 0 for one machine or one network.
+    /// From [`ROUND_TRIP_LONG_MS`] on, comparisons take fewer rounds and somewhat more bytes.
+    pub round_trip_ms: u32,
 }
+
+/// A round trip from which on a round costs more than the bytes that it saves.
+pub const ROUND_TRIP_LONG_MS: u32 = 2;
+
+/// The longest round trip that a job may state.
+pub const ROUND_TRIP_MAX_MS: u32 = 10_000;
 
 impl Default for ProtocolSpec {
     fn default() -> Self {
-        Self { fraction_bits: FixedPoint::DEFAULT, compare_bits: 32, trunc: Truncation::Exact }
+        Self { fraction_bits: FixedPoint::DEFAULT, compare_bits: 32, trunc: Truncation::Exact, round_trip_ms: 0 }
     }
 }
 
 impl ProtocolSpec {
+    /// Whether variants with fewer rounds are worth their bytes.
+    pub fn saves_rounds(&self) -> bool {
+        self.round_trip_ms >= ROUND_TRIP_LONG_MS
+    }
+
     /// Below this magnitude the difference of any two values can still be compared: half of what the window holds.
     pub fn comparable_max(&self) -> f64 {
         let spare = self.compare_bits.saturating_sub(2 + self.fraction_bits.bits());

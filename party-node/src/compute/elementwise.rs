@@ -57,9 +57,11 @@ multiversion! {
 }
 
 multiversion! {
-    /// `x & y`.
-    pub fn and(x: &[u64], y: &[u64]) -> Vec<u64> {
-        x.iter().zip(y).map(|(x, y)| x & y).collect()
+    /// `x &= y`.
+    pub fn and_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x &= y;
+        }
     }
 }
 

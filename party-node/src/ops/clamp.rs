@@ -61,7 +61,7 @@ mod tests {
         let x: Vec<u64> = [-900_i64, -10, -9, 0, 4, 5, 6, 1 << 29].map(i64::cast_unsigned).to_vec();
         let (z, run) = World::new(9).tile(1, [&x], async |tile, [x]| clamp(tile, &x, -10, 5).await);
         assert_eq!(z, [-10_i64, -10, -9, 0, 4, 5, 5, 5].map(i64::cast_unsigned));
-        let (sign, depth) = carries_bytes(31, &[10_u64.wrapping_neg(), 5]);
+        let (sign, depth) = carries_bytes(&Default::default(), 31, &[10_u64.wrapping_neg(), 5]);
         assert_eq!(run.cost, Cost { rounds: 1 + depth + 1, sent_bytes: sign + 40 * x.len() });
     }
 
@@ -86,7 +86,7 @@ mod tests {
                     (x[i].clamp(low, high), if inside { gradient[i] } else { 0 })
                 );
             }
-            let (sign, depth) = carries_bytes(31, &[low.cast_unsigned(), high.cast_unsigned()]);
+            let (sign, depth) = carries_bytes(&Default::default(), 31, &[low.cast_unsigned(), high.cast_unsigned()]);
             let sent_bytes = sign * n.div_ceil(64) + 40 * n + 24 * n;
             assert_eq!(run.cost, Cost { rounds: 1 + depth + 2, sent_bytes });
         }

@@ -250,7 +250,7 @@ mod tests {
             let worst = errors.fold(0.0, f64::max);
             println!("f {bits}: absolute error {worst:e}");
             assert!(worst <= 1.0 / fixed.scale() + 1.0 / f64::from(1 << 18), "{worst}");
-            let (carry, depth) = carry_bytes(bits + 4);
+            let (carry, depth) = carry_bytes(&Default::default(), bits + 4);
             let sent_bytes = carry * x.len().div_ceil(64) + 16 * x.len() + trunc_bytes(x.len(), 60 - bits);
             // The evaluators wait once for what the helper deals.
             assert_eq!(run.cost, Cost { rounds: depth + 1 + 2, sent_bytes });
@@ -279,12 +279,13 @@ mod tests {
             println!("f {bits}: relative error beyond one unit {worst:e}");
             assert!(worst < 1.0 / 131_072.0, "{worst}");
             let n = x.len();
-            let (window, depth) = carry_bytes(bits + 5);
+            let (window, depth) = carry_bytes(&Default::default(), bits + 5);
             let [root, square] = guard_bits(highest);
             let product = Window::new(bits, bits + 5, 4, highest + 0.25).product_bits();
             let shifts = [product - root, 2 * root + 1 - square, 2 * square + 1 - bits];
             let sent_bytes = window * n.div_ceil(64)
-                + carries_bytes(31, &[lowest, highest].map(|at| fixed.constant(at))).0 * n.div_ceil(64)
+                + carries_bytes(&Default::default(), 31, &[lowest, highest].map(|at| fixed.constant(at))).0
+                    * n.div_ceil(64)
                 + 16 * n
                 + 48 * n
                 + shifts.map(|shift| trunc_bytes(n, shift)).iter().sum::<usize>();

@@ -134,7 +134,7 @@ mod tests {
         ) {
             let words = |part: fn(&(i64, i64)) -> i64| pairs.iter().map(|p| part(p).cast_unsigned()).collect::<Vec<_>>();
             let (x, y) = (words(|p| p.0), words(|p| p.1));
-            let (sign, depth) = carry_bytes(31);
+            let (sign, depth) = carry_bytes(&Default::default(), 31);
             let want = Cost { rounds: 1 + depth + 1, sent_bytes: sign * x.len().div_ceil(64) + 32 * x.len() };
             let (z, run) = World::new(1).tile(helper, [&x, &y], async |tile, [x, y]| maximum(tile, &x, &y).await);
             prop_assert_eq!((z, run.cost), (words(|p| p.0.max(p.1)), want));

@@ -92,7 +92,7 @@ impl BinaryRange {
         let ends = self.ends();
         let edges: Vec<u64> =
             std::iter::once(&self.lowest).chain(&ends).map(|&end| fixed.constant(power(end))).collect();
-        let signs = crate::protocol::carries_bytes(31, &edges).0 * n.div_ceil(64);
+        let signs = crate::protocol::carries_bytes(&Default::default(), 31, &edges).0 * n.div_ceil(64);
         signs + (48 + 8 * ends.len() + 16 * forms) * n
     }
 }

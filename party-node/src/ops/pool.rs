@@ -364,7 +364,7 @@ mod tests {
     }
 
     fn cost(windows: &Windows) -> [Cost; 2] {
-        let (sign, depth) = carry_bytes(31);
+        let (sign, depth) = carry_bytes(&Default::default(), 31);
         let levels = windows.comparisons();
         let rounds = u32::try_from(levels.len()).unwrap();
         let forward = levels.iter().map(|n| sign * n.div_ceil(64) + 32 * n).sum();

@@ -319,7 +319,7 @@ mod tests {
     }
 
     fn sign_bytes(n: usize) -> usize {
-        carry_bytes(31).0 * n.div_ceil(64)
+        carry_bytes(&Default::default(), 31).0 * n.div_ceil(64)
     }
 
     #[test]
@@ -394,7 +394,7 @@ mod tests {
             let limit = 1_u64 << (limit_bits - 1 + COARSE_BITS);
             let working = working_bits(limit_bits);
             let sent_bytes = sign_bytes(n)
-                + carries_bytes(31, &[limit.wrapping_neg(), limit]).0 * n.div_ceil(64)
+                + carries_bytes(&Default::default(), 31, &[limit.wrapping_neg(), limit]).0 * n.div_ceil(64)
                 + range.bytes(n, fixed, 1)
                 + (64 + 40) * n
                 + trunc_bytes(2 * n, bits + 1)

@@ -116,7 +116,7 @@ mod tests {
                 assert!((fixed.decode(z[n + i]) - factor * g).abs() < bound(g), "{slope}: {x} {g}");
                 assert!(x < 0.0 || fixed.decode(z[i]) == x);
             }
-            let (sign, depth) = carry_bytes(31);
+            let (sign, depth) = carry_bytes(&Default::default(), 31);
             let sent_bytes = sign * n.div_ceil(64) + 32 * n + 24 * n + 2 * trunc_bytes(n, 21);
             assert_eq!(run.cost, Cost { rounds: 1 + depth + 1 + 3, sent_bytes });
         }

@@ -226,7 +226,7 @@ impl Bend {
     /// Payload bytes of [`bend`] over the three parties with a comparison window of 32.
     pub(super) fn bytes(&self, n: usize, fixed: shared::fixed::FixedPoint, parts: &[Part]) -> usize {
         let ends = [-self.edge, self.edge].map(|edge| fixed.constant(edge));
-        let signs = crate::protocol::carries_bytes(31, &ends).0 * n.div_ceil(64);
+        let signs = crate::protocol::carries_bytes(&Default::default(), 31, &ends).0 * n.div_ceil(64);
         let trunc = super::trunc_bytes(parts.len() * n, self.product_bits(fixed.bits(), parts) - fixed.bits());
         let values = parts.iter().filter(|part| **part == Part::Value).count();
         16 * self.harmonics() * n + signs + trunc + (16 + 24 * parts.len() + 8 * values) * n

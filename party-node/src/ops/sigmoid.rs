@@ -55,7 +55,7 @@ mod tests {
             assert!(error < 5.6e-4, "sigmoid({x}) is off by {error}");
         }
         let n = x.len();
-        let (sign, depth) = carries_bytes(31, &[-8.0, 8.0].map(|edge| fixed.constant(edge)));
+        let (sign, depth) = carries_bytes(&Default::default(), 31, &[-8.0, 8.0].map(|edge| fixed.constant(edge)));
         assert_eq!(run.cost.sent_bytes, (80 + 24 + 40) * n + 3 * (24 * n).div_ceil(8) + sign * n.div_ceil(64));
         // A million of them take 60 megabytes from each party.
         assert!(run.cost.sent_bytes <= 180 * n.next_multiple_of(64));

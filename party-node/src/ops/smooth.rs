@@ -197,7 +197,7 @@ mod tests {
                 // Truncation and the constant round to a unit in the last place each.
                 let rounding = (2.0 / fixed.scale() - 2.0 / 65536.0).max(0.0);
                 assert!(worst[0] < errors[0] + rounding && worst[1] < errors[1] + rounding, "{i}: {worst:?}");
-                let depth = carries_bytes(31, &[0]).1;
+                let depth = carries_bytes(&Default::default(), 31, &[0]).1;
                 assert_eq!(run.cost.rounds, 1 + depth + 1);
                 assert_eq!(run.cost.sent_bytes, function.bytes(n, fixed, &[Part::Value, Part::Slope]));
             }

@@ -197,7 +197,7 @@ mod tests {
             for (z, (x, y)) in z.iter().zip(&pairs) {
                 prop_assert_eq!(z.cast_signed(), (x * y) >> (shift - 1));
             }
-            let (n, (carry, depth)) = (x.len(), carry_bytes(shift));
+            let (n, (carry, depth)) = (x.len(), carry_bytes(&Default::default(), shift));
             let packed = 3 * (n * shift as usize).div_ceil(8);
             prop_assert_eq!(run.cost, Cost {
                 rounds: 2 + depth + 1,
