@@ -195,9 +195,7 @@ fn deal_leaves(tile: &Tile<'_>, planes: &[u64], forest: &Forest) -> Bits {
     }
     op.deal_bits(Purpose::Monomials, monomials);
     let wires: usize = forest.leaf_wires().iter().sum();
-    let (mut mask, mask_b) = op.masks(Purpose::Leaf, wires * width);
-    elementwise::xor_assign(&mut mask, &mask_b);
-    Bits { m: vec![], s: mask }
+    Bits { m: vec![], s: op.masks_of_bits(Purpose::Leaf, wires * width) }
 }
 
 /// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits.
@@ -224,8 +222,7 @@ async fn open_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest) -> R
             leaf_bits(&products, dealt, generate, propagate, tile.role() == Role::A);
         }
     }
-    let theirs = op.exchange(&mine).await?;
-    elementwise::xor_assign(&mut mine, &theirs);
+    op.open_xor(&mut mine).await?;
     Ok(Bits { m: mine, s: mask })
 }
 
@@ -408,9 +405,7 @@ async fn and_folding(tile: &Tile<'_>, x: &Bits, y: &Bits, fold: Option<&[u64]>) 
             }
         }
         op.deal_bits(Purpose::Gate, product);
-        let (mut mask, mask_b) = op.masks(Purpose::GateMask, n);
-        elementwise::xor_assign(&mut mask, &mask_b);
-        return Ok(Bits { m: vec![], s: mask });
+        return Ok(Bits { m: vec![], s: op.masks_of_bits(Purpose::GateMask, n) });
     }
     let mask = op.own_mask(Purpose::GateMask, n);
     let mut mine = op.dealt(Purpose::Gate, n).await?;
@@ -420,8 +415,7 @@ async fn and_folding(tile: &Tile<'_>, x: &Bits, y: &Bits, fold: Option<&[u64]>) 
     if tile.role() == Role::A {
         elementwise::xor_and_assign(&mut mine, &x.m, &y.m);
     }
-    let theirs = op.exchange(&mine).await?;
-    elementwise::xor_assign(&mut mine, &theirs);
+    op.open_xor(&mut mine).await?;
     Ok(Bits { m: mine, s: mask })
 }
 
