@@ -87,12 +87,12 @@ multiversion! {
 multiversion! {
     /// Helper of a truncation: turns its mask `R` into the dealt value `-(R >> shift)`; returns the top bits of `R`.
     pub fn trunc_mask(mask: &mut [u64], shift: u32) -> Vec<u64> {
-        let mut top = vec![0; mask.len()];
-        for (mask, top) in mask.iter_mut().zip(&mut top) {
-            *top = *mask >> 63;
+        let split = |mask: &mut u64| {
+            let top = *mask >> 63;
             *mask = (*mask >> shift).wrapping_neg();
-        }
-        top
+            top
+        };
+        mask.iter_mut().map(split).collect()
     }
 }
 
@@ -126,10 +126,19 @@ multiversion! {
 }
 
 multiversion! {
-    /// `x + y + constant`, in `x`.
-    pub fn add_add(x: &mut [u64], y: &[u64], constant: u64) {
-        for (x, y) in x.iter_mut().zip(y) {
-            *x = x.wrapping_add(*y).wrapping_add(constant);
+    /// `x += y + constant`, for `y` as it arrived: little-endian words.
+    pub fn add_bytes(x: &mut [u64], y: &[u8], constant: u64) {
+        for (x, y) in x.iter_mut().zip(y.as_chunks().0) {
+            *x = x.wrapping_add(u64::from_le_bytes(*y)).wrapping_add(constant);
+        }
+    }
+}
+
+multiversion! {
+    /// `x ^= y`, for `y` as it arrived.
+    pub fn xor_bytes(x: &mut [u64], y: &[u8]) {
+        for (x, y) in x.iter_mut().zip(y.as_chunks().0) {
+            *x ^= u64::from_le_bytes(*y);
         }
     }
 }

@@ -126,7 +126,8 @@ impl Window {
     async fn product(&self, tile: &Tile<'_>, x: &TileShare) -> Result<DoubledPartial, ProtocolError> {
         let n = x.len();
         let offset = (1 << self.bits) - self.end;
-        let known = x.clone().plus_public(tile, offset).known(tile);
+        let moved = x.clone().plus_public(tile, offset);
+        let known = moved.known(tile);
         let carry = carry(tile, &known, self.bits).await?;
         let op = tile.op();
         let powers = Powers::new(self.step, self.bits);

@@ -215,9 +215,7 @@ fn deal_leaves(tile: &Tile<'_>, planes: &[u64], forest: &Forest) -> Bits {
     }
     op.deal_bits(Purpose::Monomials, monomials);
     let wires: usize = forest.leaf_wires().iter().sum();
-    let (mut mask, mask_b) = op.masks(Purpose::Leaf, wires * width);
-    elementwise::xor_assign(&mut mask, &mask_b);
-    Bits { m: vec![], s: mask }
+    Bits { m: vec![], s: op.masks_of_bits(Purpose::Leaf, wires * width) }
 }
 
 /// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits.
@@ -244,8 +242,7 @@ async fn open_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest) -> R
             leaf_bits(&products, dealt, generate, propagate, tile.role() == Role::A);
         }
     }
-    let theirs = op.exchange(&mine).await?;
-    elementwise::xor_assign(&mut mine, &theirs);
+    op.open_xor(&mut mine).await?;
     Ok(Bits { m: mine, s: mask })
 }
 
@@ -495,9 +492,7 @@ async fn sums_of_products(
             elementwise::xor_assign(&mut products[place(needed.places[&subset(longest, usize::MAX)])], fold);
         }
         op.deal_bits(Purpose::Gate, products);
-        let (mut mask, mask_b) = op.masks(Purpose::GateMask, sums.len() * width);
-        elementwise::xor_assign(&mut mask, &mask_b);
-        return Ok(Bits { m: vec![], s: mask });
+        return Ok(Bits { m: vec![], s: op.masks_of_bits(Purpose::GateMask, sums.len() * width) });
     }
     let mask = op.own_mask(Purpose::GateMask, sums.len() * width);
     let dealt = op.dealt(Purpose::Gate, needed.sets.len() * width).await?;
@@ -510,8 +505,7 @@ async fn sums_of_products(
             });
         }
     }
-    let theirs = op.exchange(&mine).await?;
-    elementwise::xor_assign(&mut mine, &theirs);
+    op.open_xor(&mut mine).await?;
     Ok(Bits { m: mine, s: mask })
 }
 

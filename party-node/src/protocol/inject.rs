@@ -29,7 +29,7 @@ pub struct Kept {
 /// which both know.
 pub async fn inject(tile: &Tile<'_>, bits: &Bits, x: &TileShare) -> Result<(TileShare, Kept), ProtocolError> {
     let (z, mut halves) = combine(tile, &[Term::Share(bits, x, None)], x.len()).await?;
-    let halves = halves.pop().expect("one term, one half");
+    let halves = halves.pop().flatten().expect("one term, which brought no halves");
     Ok((z, Kept { helper: tile.helper(), bits: bits.clone(), halves }))
 }
 
@@ -83,9 +83,12 @@ pub async fn inject_sum_keeping(
     len: usize,
 ) -> Result<(TileShare, Vec<Kept>), ProtocolError> {
     let (z, halves) = combine(tile, terms, len).await?;
-    let keep = |(term, halves): (&Term<'_>, Vec<u64>)| {
-        let (Term::Share(bits, ..) | Term::Public(bits, _)) = term;
-        Kept { helper: tile.helper(), bits: (*bits).clone(), halves }
+    let keep = |(term, halves): (&Term<'_>, Option<Vec<u64>>)| {
+        let (bits, brought) = match term {
+            Term::Share(bits, _, brought) => (*bits, brought.unwrap_or_default()),
+            Term::Public(bits, _) => (*bits, [].as_slice()),
+        };
+        Kept { helper: tile.helper(), bits: bits.clone(), halves: halves.unwrap_or_else(|| brought.to_vec()) }
     };
     Ok((z, terms.iter().zip(halves).map(keep).collect()))
 }
@@ -189,20 +192,23 @@ pub async fn inject_sums(
             }
         }
     }
-    let theirs = op.exchange(&mine).await?;
+    op.open_sum(&mut mine, 0).await?;
     elementwise::add_assign(&mut t, &mine);
-    elementwise::add_assign(&mut t, &theirs);
     elementwise::scale(&mut mask, u64::MAX);
     Ok(cut(&TileShare { u: t, v: mask }))
 }
 
-/// All injections. Returns, beside the sum, the halves of `l_b` that each term used.
-async fn combine(tile: &Tile<'_>, terms: &[Term<'_>], n: usize) -> Result<(TileShare, Vec<Vec<u64>>), ProtocolError> {
+/// All injections. Returns, beside the sum, the halves of `l_b` that each term used, unless it brought them.
+async fn combine(
+    tile: &Tile<'_>,
+    terms: &[Term<'_>],
+    n: usize,
+) -> Result<(TileShare, Vec<Option<Vec<u64>>>), ProtocolError> {
     let mut halves = Vec::with_capacity(terms.len());
     if tile.is_helper() {
         for term in terms {
             deal_term(tile, term, n);
-            halves.push(vec![]);
+            halves.push(Some(vec![]));
         }
         let (mut a, mut b) = tile.op().masks(Purpose::Product, n);
         elementwise::scale(&mut a, u64::MAX);
@@ -216,9 +222,8 @@ async fn combine(tile: &Tile<'_>, terms: &[Term<'_>], n: usize) -> Result<(TileS
     let op = tile.op();
     let mut mask = op.own_mask(Purpose::Product, n);
     elementwise::add_assign(&mut z, &mask);
-    let theirs = op.exchange(&z).await?;
+    op.open_sum(&mut z, 0).await?;
     elementwise::add_assign(&mut t, &z);
-    elementwise::add_assign(&mut t, &theirs);
     elementwise::scale(&mut mask, u64::MAX);
     Ok((TileShare { u: t, v: mask }, halves))
 }
@@ -236,22 +241,29 @@ fn deal_term(tile: &Tile<'_>, term: &Term<'_>, n: usize) {
     }
 }
 
-async fn add_term(tile: &Tile<'_>, term: &Term<'_>, z: &mut [u64], t: &mut [u64]) -> Result<Vec<u64>, ProtocolError> {
+/// Adds a term to `z` and `t`; returns its halves unless it brought them.
+async fn add_term(
+    tile: &Tile<'_>,
+    term: &Term<'_>,
+    z: &mut [u64],
+    t: &mut [u64],
+) -> Result<Option<Vec<u64>>, ProtocolError> {
     let (op, n) = (tile.op(), z.len());
     match term {
         Term::Share(bits, x, kept) => {
-            let halves = match kept {
-                Some(halves) => halves.to_vec(),
-                None => op.dealt(Purpose::Bit, n).await?,
+            let dealt = match kept {
+                Some(_) => None,
+                None => Some(op.dealt(Purpose::Bit, n).await?),
             };
+            let halves = kept.or(dealt.as_deref()).expect("halves come one way or the other");
             let products = op.dealt(Purpose::BitTimesMask, n).await?;
-            elementwise::inject_addend(z, t, &bits.m, [&x.u, &x.v], [&halves, &products]);
-            Ok(halves)
+            elementwise::inject_addend(z, t, &bits.m, [&x.u, &x.v], [halves, &products]);
+            Ok(dealt)
         }
         Term::Public(bits, k) => {
             let halves = op.dealt(Purpose::Bit, n).await?;
             elementwise::inject_public_addend(z, t, &bits.m, *k, &halves);
-            Ok(halves)
+            Ok(Some(halves))
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use super::value::Bits;
 use super::{ProtocolError, Purpose, Role, Tile, and};
-use crate::compute::elementwise;
 
 /// Bits of a [`biased_bits`] probability.
 const PROBABILITY_BITS: u32 = 8;
@@ -21,9 +20,7 @@ const PROBABILITY_BITS: u32 = 8;
 pub fn random_bits(tile: &Tile<'_>, words: usize) -> Bits {
     let op = tile.op();
     if tile.is_helper() {
-        let (mut mask, half) = op.masks(Purpose::Bit, words);
-        elementwise::xor_assign(&mut mask, &half);
-        return Bits { m: vec![], s: mask };
+        return Bits { m: vec![], s: op.masks_of_bits(Purpose::Bit, words) };
     }
     let other = if tile.role() == Role::A { tile.helper().next() } else { tile.helper().prev() };
     Bits { m: op.stream(other, Purpose::RandomBit, words), s: op.own_mask(Purpose::Bit, words) }

@@ -299,6 +299,12 @@ impl Op<'_, '_> {
         self.tile.device().keystream_add(key, nonce, words);
     }
 
+    /// As [`Op::add_stream`], for bits.
+    fn xor_stream(&self, peer: PartyId, purpose: Purpose, words: &mut [u64]) {
+        let (key, nonce) = self.position(peer, purpose, words.len());
+        self.tile.device().keystream_xor(key, nonce, words);
+    }
+
     fn position(&self, peer: PartyId, purpose: Purpose, len: usize) -> (&Key, [u32; 3]) {
         let Tile { party, call, channel, .. } = *self.tile;
         let position = Position { call, channel: channel & 0x00ff_ffff, operation: self.operation, purpose };
@@ -337,7 +343,8 @@ impl Op<'_, '_> {
     }
 
     pub(super) async fn recv(&self, from: PartyId, len: usize) -> Result<Vec<u64>, ProtocolError> {
-        Ok(bytemuck::pod_collect_to_vec(self.recv_message(from, 8 * len).await?.payload()))
+        let message = self.recv_message(from, 8 * len).await?;
+        Ok(message.payload().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
     /// Helper: shares values that it knows. A's half is a stream, B's is sent. Returns both.
@@ -350,8 +357,7 @@ impl Op<'_, '_> {
 
     /// Helper: XOR-shares bits that it knows.
     pub(super) fn deal_bits(&self, purpose: Purpose, mut bits: Vec<u64>) {
-        let half = self.stream(self.tile.helper.prev(), purpose, bits.len());
-        elementwise::xor_assign(&mut bits, &half);
+        self.xor_stream(self.tile.helper.prev(), purpose, &mut bits);
         self.send(self.tile.helper.next(), &bits);
     }
 
@@ -385,14 +391,32 @@ impl Op<'_, '_> {
         (self.stream(helper.prev(), purpose, len), self.stream(helper.next(), purpose, len))
     }
 
-    /// Evaluator: sends masked words to the other one and returns the other's. One round.
-    pub(super) async fn exchange(&self, masked: &[u64]) -> Result<Vec<u64>, ProtocolError> {
-        let other = self.tile.other_evaluator();
-        self.send(other, masked);
-        self.recv(other, masked.len()).await
+    /// Helper: the masks of A and of B together, for bits.
+    pub(super) fn masks_of_bits(&self, purpose: Purpose, len: usize) -> Vec<u64> {
+        let mut masks = self.stream(self.tile.helper.prev(), purpose, len);
+        self.xor_stream(self.tile.helper.next(), purpose, &mut masks);
+        masks
     }
 
-    /// As [`Op::exchange`], for values below `2^bits`, packed.
+    /// Evaluator: sends masked words to the other one and adds the other's, and a constant. One round.
+    pub(super) async fn open_sum(&self, masked: &mut [u64], constant: u64) -> Result<(), ProtocolError> {
+        elementwise::add_bytes(masked, self.exchange(masked).await?.payload(), constant);
+        Ok(())
+    }
+
+    /// As [`Op::open_sum`], for bits.
+    pub(super) async fn open_xor(&self, masked: &mut [u64]) -> Result<(), ProtocolError> {
+        elementwise::xor_bytes(masked, self.exchange(masked).await?.payload());
+        Ok(())
+    }
+
+    async fn exchange(&self, masked: &[u64]) -> Result<Message, ProtocolError> {
+        let other = self.tile.other_evaluator();
+        self.send(other, masked);
+        self.recv_message(other, 8 * masked.len()).await
+    }
+
+    /// Evaluator: sends masked values below `2^bits` to the other one, packed, and returns the other's. One round.
     pub(super) async fn exchange_packed(&self, masked: &[u64], bits: u32) -> Result<Vec<u64>, ProtocolError> {
         let other = self.tile.other_evaluator();
         self.send_packed(other, masked, bits);

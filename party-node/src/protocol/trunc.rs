@@ -112,16 +112,14 @@ async fn trunc_evaluator(
 ) -> Result<(TileShare, Vec<u64>), ProtocolError> {
     let (op, n, mut w) = (tile.op(), v.len(), v.0);
     tile.meter().within(Phase::Truncate, || op.add_own_mask(Purpose::Product, &mut w));
-    let theirs = op.exchange(&w).await?;
+    op.open_sum(&mut w, if variant == Variant::Fast { 0 } else { 1 << 62 }).await?;
     let mut own = op.dealt(Purpose::Output, n).await?;
     if variant == Variant::Fast {
-        elementwise::add_add(&mut w, &theirs, 0);
         elementwise::shift_right(&mut w, shift);
         return Ok((TileShare { u: w, v: own }, vec![]));
     }
     let top = dealt_top(&op, tile, n, shift).await?;
     let (wrap_mask, wrap, low) = tile.meter().within(Phase::Truncate, || {
-        elementwise::add_add(&mut w, &theirs, 1 << 62);
         let mask = op.own_mask(Purpose::Wrap, n);
         let wrap = elementwise::trunc_wrap(&w, &top, &mask, shift);
         (mask, wrap, low_bits(&w, u64::MAX, shift, variant))

@@ -1,5 +1,6 @@
 //! Values inside a tile, as one party sees them from its role. Linear operations are local.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::{Role, Tile};
@@ -60,10 +61,10 @@ impl TileShare {
     }
 
     /// What this party knows of `x` alone: `t`, or the mask `a + b` at the helper.
-    pub fn known(&self, tile: &Tile<'_>) -> Vec<u64> {
-        let mut known = self.u.clone();
+    pub fn known(&self, tile: &Tile<'_>) -> Cow<'_, [u64]> {
+        let mut known = Cow::Borrowed(&self.u[..]);
         if tile.is_helper() {
-            elementwise::add_assign(&mut known, &self.v);
+            elementwise::add_assign(known.to_mut(), &self.v);
         }
         known
     }
