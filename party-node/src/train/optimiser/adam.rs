@@ -84,8 +84,9 @@ fn average_rate(beta: f64, step: u32) -> u64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::cast_possible_truncation, reason = "test numbers are small")]
 mod tests {
+    #![allow(clippy::cast_possible_truncation, reason = "test numbers are small")]
+
     use shared::model::TrainSpec;
 
     use super::*;
