@@ -1,6 +1,6 @@
 //! Gradients of activations whose slope follows from their result.
 
-use super::fixed_product;
+use super::{fixed_product, sums_by_position};
 use crate::protocol::{ProtocolError, Tile, TileShare};
 
 /// How the slope of an activation follows from its result `y`.
@@ -36,10 +36,7 @@ impl Slope {
             }
             Self::Softmax => {
                 let products = fixed_product(tile, y, &gradient).await?;
-                let sums = products.map(|g| {
-                    let sum = |row: &[u64]| row.iter().copied().fold(0, u64::wrapping_add);
-                    g.chunks(channels).flat_map(|row| vec![sum(row); channels]).collect()
-                });
+                let sums = sums_by_position(&products, channels);
                 Ok(products.minus(&fixed_product(tile, y, &sums).await?))
             }
         }

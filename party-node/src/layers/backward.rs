@@ -3,7 +3,7 @@
 use shared::model::{Layer, Source};
 
 use super::forward::{Cache, Trace};
-use super::{Network, Step, arrange, column_sums, fixed_product};
+use super::{Network, Step, arrange, column_sums, fixed_product, sums_by_channel, sums_by_position};
 use crate::ops::{clip_backward, leaky_relu_backward, max_pool_backward, relu_backward, softmax};
 use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled};
 
@@ -85,10 +85,7 @@ impl Network<'_> {
             (Layer::Flatten | Layer::Reshape { .. }, _) => arrange::reshape(gradient, to, from),
             (Layer::LogSoftmax, Cache::Inputs(x)) => {
                 // g - softmax(x) sum(g), the sum over the channels of a position.
-                let sums = gradient.map(|g| {
-                    let sum = |row: &[u64]| row.iter().copied().fold(0, u64::wrapping_add);
-                    g.chunks(to.channels).flat_map(|row| vec![sum(row); to.channels]).collect()
-                });
+                let sums = sums_by_position(&gradient, to.channels);
                 let shares = softmax(tile, &x[0], to.channels).await?;
                 gradient.minus(&fixed_product(tile, &shares, &sums).await?)
             }
@@ -126,9 +123,7 @@ impl Network<'_> {
         let place = self.wiring.place(index);
         let channels = place.weights.len();
         let products = mul_doubled(tile, x, gradient);
-        let mut sums = vec![0; channels];
-        products.0.chunks(channels).for_each(|row| crate::compute::elementwise::add_assign(&mut sums, row));
-        step.add_gradient(&place.weights, &DoubledPartial(sums));
+        step.add_gradient(&place.weights, &DoubledPartial(sums_by_channel(&products.0, channels)));
         step.add_gradient(&place.biases, &column_sums(tile, gradient, channels));
     }
 }

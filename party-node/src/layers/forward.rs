@@ -8,7 +8,7 @@ use super::activation::Slope;
 use super::dropout::Mask;
 use super::norm::{Grouping, Normed};
 use super::pool::{Means, windows};
-use super::{Network, Step, arrange, dropout, fixed_product};
+use super::{Network, Step, arrange, dropout, fixed_product, repeated};
 use crate::ops::{
     PoolKept, clip, gelu, gelu_and_slope, leaky_relu, log_softmax, max_pool, relu, sigmoid, silu, silu_and_slope,
     softmax, softplus, softplus_and_slope, tanh,
@@ -201,8 +201,7 @@ impl Network<'_> {
 
     /// The learned scales of a layer, repeated for every position.
     pub(super) fn scales(&self, tile: &Tile<'_>, index: usize, len: usize) -> TileShare {
-        let scales = self.view(tile, &self.wiring.place(index).weights).to_owned();
-        scales.map(|scales| scales.repeat(len / scales.len()))
+        repeated(&self.view(tile, &self.wiring.place(index).weights).to_owned(), len)
     }
 }
 

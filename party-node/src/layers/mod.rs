@@ -69,10 +69,24 @@ async fn scaled(tile: &Tile<'_>, x: &TileShare, factors: &[f64]) -> Result<TileS
 
 /// Twice the sums of the columns of a matrix, with twice the fraction bits: a gradient of biases. Local.
 fn column_sums(tile: &Tile<'_>, gradient: &TileShare, columns: usize) -> DoubledPartial {
-    let sums = gradient.map(|gradient| {
-        let mut sums = vec![0_u64; columns];
-        gradient.chunks(columns).for_each(|row| elementwise::add_assign(&mut sums, row));
-        sums
-    });
+    let sums = gradient.map(|gradient| sums_by_channel(gradient, columns));
     DoubledPartial::from_share(tile, &sums, 1 << tile.party().fixed().bits())
+}
+
+/// The sum of every channel over all positions.
+fn sums_by_channel(x: &[u64], channels: usize) -> Vec<u64> {
+    let mut sums = vec![0; channels];
+    x.chunks(channels).for_each(|row| elementwise::add_assign(&mut sums, row));
+    sums
+}
+
+/// The sum over the channels of every position, at each of its channels.
+fn sums_by_position(x: &TileShare, channels: usize) -> TileShare {
+    let sum = |row: &[u64]| row.iter().copied().fold(0, u64::wrapping_add);
+    x.map(|x| x.chunks(channels).flat_map(|row| vec![sum(row); channels]).collect())
+}
+
+/// A row of channels for every position.
+fn repeated(row: &TileShare, len: usize) -> TileShare {
+    row.map(|part| part.repeat(len / part.len()))
 }

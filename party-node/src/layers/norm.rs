@@ -10,8 +10,7 @@ use std::future::Future;
 use shared::model::Shape;
 use shared::share::Share;
 
-use super::{Network, Step, column_sums, fixed_product};
-use crate::compute::elementwise;
+use super::{Network, Step, column_sums, fixed_product, repeated, sums_by_channel};
 use crate::ops::inverse_sqrt;
 use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, trunc, trunc_exact};
 
@@ -74,12 +73,10 @@ impl Grouping {
     }
 
     fn sums(self, x: &[u64]) -> Vec<u64> {
-        let mut sums = vec![0_u64; self.groups(x.len())];
         if let Self::Batch { channels } = self {
-            x.chunks(channels).for_each(|row| elementwise::add_assign(&mut sums, row));
-            return sums;
+            return sums_by_channel(x, channels);
         }
-        let mut at = 0;
+        let (mut sums, mut at) = (vec![0_u64; self.groups(x.len())], 0);
         for (group, len) in self.runs(x.len()) {
             sums[group] = x[at..at + len].iter().fold(sums[group], |sum, x| sum.wrapping_add(*x));
             at += len;
@@ -254,7 +251,7 @@ impl Network<'_> {
         } else {
             let unit = fixed_product(tile, centred, &grouping.spread_share(inverse, len)).await?;
             let products = mul_doubled(tile, gradient, &unit);
-            step.add_gradient(&place.weights, &DoubledPartial(Grouping::Batch { channels }.sums(&products.0)));
+            step.add_gradient(&place.weights, &DoubledPartial(sums_by_channel(&products.0, channels)));
             let h = fixed_product(tile, gradient, &repeated(&scale, len)).await?;
             let along = scope.sum_of_products(3, &mul_doubled(tile, &h, centred), 0).await?;
             (h, inverse.clone(), along)
@@ -287,9 +284,4 @@ impl Network<'_> {
 
 fn fraction(tile: &Tile<'_>) -> u32 {
     tile.party().fixed().bits()
-}
-
-/// A row of channels for every position.
-fn repeated(row: &TileShare, len: usize) -> TileShare {
-    row.map(|part| part.repeat(len / part.len()))
 }
