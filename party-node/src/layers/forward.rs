@@ -102,18 +102,9 @@ impl Network<'_> {
                 let (output, kept) = relu(tile, &x).await?;
                 (output, Cache::Bits(kept))
             }
-            Layer::Sigmoid => {
-                let output = sigmoid(tile, &x).await?;
-                (output.clone(), Cache::Result(output, Slope::Sigmoid))
-            }
-            Layer::Tanh => {
-                let output = tanh(tile, &x).await?;
-                (output.clone(), Cache::Result(output, Slope::Tanh))
-            }
-            Layer::Softmax => {
-                let output = softmax(tile, &x, from.channels).await?;
-                (output.clone(), Cache::Result(output, Slope::Softmax))
-            }
+            Layer::Sigmoid => with_result(sigmoid(tile, &x).await?, Slope::Sigmoid, training),
+            Layer::Tanh => with_result(tanh(tile, &x).await?, Slope::Tanh, training),
+            Layer::Softmax => with_result(softmax(tile, &x, from.channels).await?, Slope::Softmax, training),
             Layer::LogSoftmax => (log_softmax(tile, &x, from.channels).await?, Cache::Inputs(vec![x])),
             Layer::Clip { low, high } => {
                 let fixed = tile.party().fixed();
@@ -203,6 +194,12 @@ impl Network<'_> {
     pub(super) fn scales(&self, tile: &Tile<'_>, index: usize, len: usize) -> TileShare {
         repeated(&self.view(tile, &self.wiring.place(index).weights).to_owned(), len)
     }
+}
+
+/// Only the way back needs a copy.
+fn with_result(output: TileShare, slope: Slope, training: bool) -> (TileShare, Cache) {
+    let cache = if training { Cache::Result(output.clone(), slope) } else { Cache::Empty };
+    (output, cache)
 }
 
 fn with_slope((output, slope): (TileShare, TileShare)) -> (TileShare, Cache) {
