@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout, reason = "an example shows its result")]
 
 use party_node::ops::sigmoid;
-use party_node::protocol::{DoubledPartial, Matrix, Party, ProtocolError, matmul, matmul_doubled, open, trunc};
+use party_node::protocol::{
+    DoubledPartial, Matrix, Party, ProtocolError, Replicated, matmul, matmul_doubled, open, trunc,
+};
 use party_node::world::World;
 use shared::fixed::FixedPoint;
 use shared::ids::PartyId;
@@ -15,15 +17,15 @@ const COLS: usize = 3;
 
 /// One step of gradient descent on all rows. A learning rate of 4 over 128 rows is a factor of 2^-5, and costs nothing:
 /// the truncation of the gradient drops five bits more.
-fn step(party: &Party, x: &Share, y: &Share, weights: &Share, helper: usize) -> Result<Share, ProtocolError> {
+fn step(party: &Party, x: &Share, y: &Share, weights: &Replicated, helper: usize) -> Result<Replicated, ProtocolError> {
     let updated = party.run(&[PartyId::ALL[helper]], |tile, _| async move {
-        let features = Matrix::new(tile.view(&x.first, &x.second), ROWS, COLS);
+        let features = Matrix::new(tile.view(x), ROWS, COLS);
         let before = tile.enter(weights, 0..COLS);
         let scores = matmul(&tile, features, Matrix::new(before.view(), COLS, 1)).await?;
         let errors = sigmoid(&tile, &scores).await?.minus(&tile.enter(y, 0..ROWS));
         // Twice the gradient, still additive and untruncated; it starts as twice a weight decay of 1 over all rows.
         let mut gradient = DoubledPartial::from_share(&tile, &before, 1 << party.fixed().bits());
-        matmul_doubled(&tile, features.t(), Matrix::new(errors.view(), ROWS, 1), gradient.addends());
+        matmul_doubled(&tile, features.t(), Matrix::new(errors.view(), ROWS, 1), gradient.addends_mut());
         let step = trunc(&tile, gradient, party.fixed().bits() + 1 + 5).await?;
         Ok(tile.leave(before.minus(&step)))
     })?;
@@ -40,7 +42,8 @@ fn main() {
     let y = world.share(1, &encode((0..ROWS).map(label).collect()));
 
     let runs = world.run(|party| {
-        let (x, y, mut weights) = (&x[party.me().index()], &y[party.me().index()], Share::zeros(COLS));
+        let (x, y) = (&x[party.me().index()], &y[party.me().index()]);
+        let mut weights = Replicated::zeros(party.device(), COLS);
         for number in 0..60 {
             weights = step(party, x, y, &weights, number % 3)?;
         }

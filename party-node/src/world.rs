@@ -13,7 +13,7 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 use shared::share::{Share, join};
 
-use crate::compute::{Compute, ConvShape, CpuDevice, Key, Operand, Sum, elementwise};
+use crate::compute::{Compute, ConvShape, CpuDevice, Key, Operand, Slice, SliceMut, Sum, Words, elementwise};
 use crate::meter::{LaneCounters, Meter};
 use crate::protocol::{
     FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare,
@@ -172,7 +172,7 @@ impl World {
                     tile.enter(share, 0..share.len())
                 });
                 let output = program(&tile, inputs).await?;
-                Ok(tile.leave(output))
+                Ok(tile.leave(output).into_share())
             })?;
             Ok(outputs.pop().expect("one tile"))
         });
@@ -259,56 +259,53 @@ impl<F: Fn(&Key, [u32; 3], &mut [u64])> TouchedStreams<F> {
     }
 }
 
-impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> TouchedStreams<F> {
-    fn stream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Vec<u64> {
-        let mut words = vec![0; len];
-        self.keystream(key, nonce, &mut words);
-        words
-    }
-}
-
 impl<F: Fn(&Key, [u32; 3], &mut [u64]) + Send + Sync> Compute for TouchedStreams<F> {
     fn name(&self) -> String {
         self.cpu.name()
     }
 
-    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
+    fn hold(&self, words: Vec<u64>) -> Words {
+        self.cpu.hold(words)
+    }
+
+    fn unpack(&self, packed: &[u8], len: usize, bits: u32) -> Words {
+        self.cpu.unpack(packed, len, bits)
+    }
+
+    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: SliceMut<'_>) {
         self.cpu.gemm(a, b, out);
     }
 
-    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
         self.cpu.conv(shape, images, weights, out);
     }
 
-    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]) {
+    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: SliceMut<'_>) {
         self.cpu.conv_weights(shape, images, gradient, out);
     }
 
-    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
         self.cpu.conv_images(shape, gradient, weights, out);
     }
 
-    fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        if self.chacha {
-            self.cpu.keystream(key, nonce, out);
-        }
-        (self.touch)(key, nonce, out);
+    fn keystream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Words {
+        let mut words = if self.chacha { self.cpu.keystream(key, nonce, len) } else { self.cpu.zeros(len) };
+        words.all_mut().change(|words| (self.touch)(key, nonce, words));
+        words
     }
 
-    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        elementwise::add_assign(out, &self.stream(key, nonce, out.len()));
+    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: SliceMut<'_>) {
+        let stream = self.keystream(key, nonce, out.len());
+        elementwise::add_assign(out, &stream);
     }
 
-    fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        elementwise::sub_assign(out, &self.stream(key, nonce, out.len()));
+    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: SliceMut<'_>) {
+        let stream = self.keystream(key, nonce, out.len());
+        elementwise::xor_assign(out, &stream);
     }
 
-    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        elementwise::xor_assign(out, &self.stream(key, nonce, out.len()));
-    }
-
-    fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
-        self.cpu.bit_planes(words, low, count, planes);
+    fn bit_planes(&self, words: Slice<'_>, low: usize, count: usize) -> Words {
+        self.cpu.bit_planes(words, low, count)
     }
 }
 

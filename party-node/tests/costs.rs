@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 
 use party_node::layers::{Network, Step, loss_gradient};
-use party_node::protocol::{Party, ProtocolError, split_in_three};
+use party_node::protocol::{Party, ProtocolError, Replicated, split_in_three};
 use party_node::world::{Cost, Run, World};
 use serde::Serialize;
 use shared::fixed::FixedPoint;
@@ -125,8 +125,11 @@ fn cost(model: &Model, rows: usize, protocol: ProtocolSpec, training: bool) -> C
     let shares = [&x, &y, &parameters, &buffers].map(|words| world.share(0, words));
     let pass = |party: &Party| -> Result<(), ProtocolError> {
         let [x, y, parameters, buffers] = shares.each_ref().map(|share| &share[party.me().index()]);
-        let (tiles, network) = (split_in_three(rows), &Network::new(model, parameters));
-        let step = Step::new(&TrainSpec::default(), 0, parameters.len(), 0..rows, tiles.len());
+        let held = |share: &Share| Replicated::on(party.device(), share.clone());
+        let (parameters, buffers) = (held(parameters), held(buffers));
+        let (tiles, network) = (split_in_three(rows), &Network::new(model, &parameters));
+        let gradient = party.device().zeros(parameters.len());
+        let step = Step::new(&TrainSpec::default(), 0, gradient, 0..rows, tiles.len());
         let step = &step;
         party.run_in(&tiles, |tile, rows| async move {
             let part = |share: &Share, width: usize| tile.enter(share, rows.start * width..rows.end * width);
@@ -138,7 +141,7 @@ fn cost(model: &Model, rows: usize, protocol: ProtocolSpec, training: bool) -> C
             let gradient = loss_gradient(&tile, model.loss, scores, &y, model.outputs()).await?;
             network.backward(&tile, trace, gradient, step).await
         })?;
-        step.running_averages(party, model, buffers.clone()).map(drop)
+        step.running_averages(party, model, buffers).map(drop)
     };
     let runs = world.run(pass).map(|(result, trace)| (result.expect("no party fails"), trace));
     Run::collect(runs).cost

@@ -32,7 +32,7 @@ fn in_tile(
 ) -> Result<Share, ProtocolError> {
     let mut shares = party.run(&[helper], |tile, _| async move {
         let result = program(&tile).await?;
-        Ok(tile.leave(result))
+        Ok(tile.leave(result).into_share())
     })?;
     Ok(shares.pop().expect("one tile"))
 }
@@ -187,7 +187,7 @@ fn carries(bits: u32, ts: std::ops::Range<u64>, helper: PartyId, round_trip_ms: 
     let got = joined(&world, |party| {
         in_tile(party, helper, &async |tile: &Tile<'_>| {
             let known = if tile.is_helper() { &l } else { &t };
-            to_arithmetic(tile, &carry(tile, known, bits).await?, known.len()).await
+            to_arithmetic(tile, &carry(tile, known.into(), bits).await?, known.len()).await
         })
     });
     for ((t, l), got) in pairs().zip(got) {
@@ -255,8 +255,11 @@ fn random_truncations_never_err_by_more_than_one_unit() {
                         _ => elements().map(|i| (secret(i) as u64).wrapping_sub(x0(i)).wrapping_sub(x1(i))).collect(),
                     }
                 };
-                let [x, y] = [false, true].map(|y| tile.view(&component(me, y), &component(me.next(), y)).to_owned());
-                let z = tile.leave(trunc(&tile, mul_doubled(&tile, &x, &y), shift).await?);
+                let [x, y] = [false, true].map(|y| {
+                    let share = Share { first: component(me, y), second: component(me.next(), y) };
+                    tile.view(&share).to_owned()
+                });
+                let z = tile.leave(trunc(&tile, mul_doubled(&tile, &x, &y), shift).await?).into_share();
                 // P0 gives two components, P1 the third, which P2 holds as well.
                 Ok(if me.index() == 0 { add(z.first, &z.second) } else { z.second })
             })

@@ -192,12 +192,12 @@ async fn protocol(name: &str, tile: &Tile<'_>, x: &TileShare) -> Result<TileShar
         "trunc_floor" => trunc_floor(tile, doubled(), 17).await?,
         "sign" => {
             sign(tile, x).await?;
-            TileShare::zeros(0)
+            TileShare::zeros(tile, 0)
         }
         "and" => {
             let bits = sign(tile, x).await?;
             and(tile, &bits, &bits).await?;
-            TileShare::zeros(0)
+            TileShare::zeros(tile, 0)
         }
         "inject" => inject(tile, &sign(tile, x).await?, x).await?.0,
         "inject_again" => inject_again(tile, &inject(tile, &sign(tile, x).await?, x).await?.1, x).await?,
@@ -208,7 +208,7 @@ async fn protocol(name: &str, tile: &Tile<'_>, x: &TileShare) -> Result<TileShar
         "input" => input(tile, tile.is_helper().then(|| vec![5; 96]), 96).await?,
         "open" => {
             open(tile, x).await?;
-            TileShare::zeros(0)
+            TileShare::zeros(tile, 0)
         }
         "join" => {
             let fork = tile.fork();

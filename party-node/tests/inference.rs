@@ -1,7 +1,7 @@
 //! Inference over in-memory transports: results equal float64, whoever holds the model and however many lanes there are.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 
-use party_node::train::{InferenceData, LaneOutcome, PartyData, Weights};
+use party_node::train::{InferenceData, LaneOutcome, PartyData, StoredWeights};
 use party_node::world::World;
 use shared::job::{Inference, JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Work};
 use shared::model::{Layer, Loss, Model};
@@ -45,7 +45,7 @@ fn run(job: &JobSpec, parameters: &[f64]) -> Vec<Vec<LaneOutcome>> {
     lanes::run(job, |party| {
         let parameters =
             if work.public_model { Share::of_public(party, words.clone()) } else { secret[party.index()].clone() };
-        let weights = Weights { parameters, averages: Share::zeros(0) };
+        let weights = StoredWeights { parameters, averages: Share::zeros(0) };
         PartyData::Inference(InferenceData { x: x[party.index()].clone(), weights })
     })
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::cast_precision_loss, reason = "test sizes are small")]
 
 use party_node::layers::{Network, Step, fold_batch_norms, loss_gradient};
-use party_node::protocol::{Party, ProtocolError, split_in_three};
+use party_node::protocol::{Party, ProtocolError, Replicated, split_in_three};
 use party_node::world::World;
 use plaintext::Pass;
 use rand::Rng;
@@ -78,8 +78,9 @@ impl Case {
         let [x, y] = [share(2, &self.x), share(3, &self.y)];
         let runs = world.run(|party| {
             let me = party.me().index();
-            let scores = self.evaluate(party, [&parameters[me], &averages[me]], &x[me])?;
-            let (gradient, averages) = self.train(party, [&parameters[me], &averages[me]], [&x[me], &y[me]])?;
+            let model = [&parameters, &averages].map(|shares| Replicated::on(party.device(), shares[me].clone()));
+            let scores = self.evaluate(party, model.each_ref(), &x[me])?;
+            let (gradient, averages) = self.train(party, model.each_ref(), [&x[me], &y[me]])?;
             Ok((scores, gradient, averages))
         });
         let runs = runs.map(|(result, _)| result.unwrap());
@@ -97,25 +98,30 @@ impl Case {
         }
     }
 
-    fn evaluate(&self, party: &Party, [parameters, averages]: [&Share; 2], x: &Share) -> Result<Share, ProtocolError> {
+    fn evaluate(
+        &self,
+        party: &Party,
+        [parameters, averages]: [&Replicated; 2],
+        x: &Share,
+    ) -> Result<Share, ProtocolError> {
         let (model, parameters) = &fold_batch_norms(party, &self.model, parameters, averages)?;
         let (network, inputs) = (&Network::new(model, parameters), model.inputs());
         let pieces = party.run_in(&split_in_three(ROWS), |tile, rows| async move {
             let x = tile.enter(x, rows.start * inputs..rows.end * inputs);
             Ok(tile.leave(network.forward(&tile, x, rows, None).await?.0))
         })?;
-        Ok(Share::concat(&pieces))
+        Ok(Replicated::concat(&pieces).into_share())
     }
 
     fn train(
         &self,
         party: &Party,
-        [parameters, averages]: [&Share; 2],
+        [parameters, averages]: [&Replicated; 2],
         [x, y]: [&Share; 2],
     ) -> Result<(Vec<u64>, Share), ProtocolError> {
         let (network, tiles) = (&Network::new(&self.model, parameters), split_in_three(ROWS));
         let (inputs, outputs, loss) = (self.model.inputs(), self.model.outputs(), self.model.loss);
-        let step = Step::new(&self.spec, STEP, parameters.len(), 0..ROWS, tiles.len());
+        let step = Step::new(&self.spec, STEP, party.device().zeros(parameters.len()), 0..ROWS, tiles.len());
         let collected = &step;
         party.run_in(&tiles, |tile, rows| async move {
             let x = tile.enter(x, rows.start * inputs..rows.end * inputs);
@@ -125,7 +131,7 @@ impl Case {
             network.backward(&tile, trace, gradient, collected).await
         })?;
         let averages = step.running_averages(party, &self.model, averages.clone())?;
-        Ok((step.into_gradient(), averages))
+        Ok((step.into_gradient().into_host(), averages.into_share()))
     }
 
     /// Both ways of computing agree, up to `error` per unit of the largest number.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use party_node::protocol::{
-    Bits, DoubledPartial, Factor, ProtocolError, Purpose, Term, Tile, TileShare, and, carry_bytes, inject,
+    Bits, DoubledPartial, Factor, ProtocolError, Purpose, Replicated, Term, Tile, TileShare, and, carry_bytes, inject,
     inject_again, inject_sum, inject_sums, input, join, mul, mul_doubled, open, open_to_owner, sign, signs,
     square_doubled, to_arithmetic, trunc, trunc_floor,
 };
@@ -182,8 +182,7 @@ proptest! {
                 let x = tile.enter(share, rows.start * width..rows.end * width);
                 Ok(tile.leave(mul(&tile, &x, &x).await?))
             })?;
-            let part = |of: fn(&share::Share) -> &Vec<u64>| pieces.iter().flat_map(of).copied().collect();
-            Ok(share::Share { first: part(|s| &s.first), second: part(|s| &s.second) })
+            Ok(Replicated::concat(&pieces).into_share())
         });
         let run = Run::collect(runs.map(|(result, trace)| (result.unwrap(), trace)));
         prop_assert_eq!(share::join(&run.outputs).unwrap(), x.iter().map(|x| x.wrapping_mul(*x)).collect::<Vec<_>>());

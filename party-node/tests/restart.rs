@@ -92,7 +92,7 @@ fn a_repeated_position_panics_at_every_party() {
         let runs = World::new(1).with_keys(keys).with_recorder(recorder.clone()).run(|party| {
             let product = || {
                 party.run(&[PartyId::ALL[0]], |tile, _| async move {
-                    let x = TileShare::zeros(4);
+                    let x = TileShare::zeros(&tile, 4);
                     mul(&tile, &x, &x).await
                 })
             };

@@ -93,7 +93,7 @@ async fn program(tile: &Tile<'_>, case: &Case<'_>, inputs: &Inputs) -> Result<Sh
         "maximum" => relu(&x.minus(&y)).await?.0.plus(&y),
         name => panic!("no program for {name}"),
     };
-    Ok(tile.leave(z))
+    Ok(tile.leave(z).into_share())
 }
 
 /// Partials of three helpers, summed inside each party and truncated once, in the next call.
@@ -108,7 +108,7 @@ fn mixed_partials(party: &Party, case: &Case<'_>, inputs: &Inputs) -> Result<Sha
     let sum = &sum;
     let mut shares =
         party.run(&[case.helper], |tile, _| async move { Ok(tile.leave(trunc(&tile, sum.clone(), 17).await?)) })?;
-    Ok(shares.pop().unwrap())
+    Ok(shares.pop().unwrap().into_share())
 }
 
 fn run(case: &Case<'_>, inputs: &Inputs) -> Run<Share> {

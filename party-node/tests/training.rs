@@ -1,7 +1,7 @@
 //! Training over in-memory transports: lanes agree with one lane, and shares with float64.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 
-use party_node::train::{LaneOutcome, PartyData, TrainingData, Weights};
+use party_node::train::{LaneOutcome, PartyData, StoredWeights, TrainingData};
 use party_node::world::World;
 use shared::fixed::FixedPoint;
 use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Start, Training, Truncation, Work};
@@ -69,7 +69,8 @@ fn run_from(job: &JobSpec, table: &Table, start: Option<&[Share; 3]>) -> Vec<Lan
             train_y: y[party.index()].clone(),
             test_x: x[party.index()].clone(),
             test_y: y[party.index()].clone(),
-            start: start.map(|start| Weights { parameters: start[party.index()].clone(), averages: Share::zeros(0) }),
+            start: start
+                .map(|start| StoredWeights { parameters: start[party.index()].clone(), averages: Share::zeros(0) }),
         })
     });
     outcomes.into_iter().map(|mut party| party.remove(0)).collect()

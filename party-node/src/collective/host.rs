@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use std::time::{Duration, Instant};
 
 use super::{Collective, CollectiveError, shard_range};
+use crate::compute::Words;
 use crate::compute::elementwise::add_assign;
 
 /// How long lanes wait for the last one. Long, since one lane alone may measure or evaluate while the others wait;
@@ -45,32 +46,30 @@ impl Collective for HostMember {
         self.group.meeting.lanes
     }
 
-    fn reduce_scatter(&mut self, data: &[u64], shard: &mut Vec<u64>) -> Result<(), CollectiveError> {
+    fn reduce_scatter(&mut self, data: &Words) -> Result<Words, CollectiveError> {
         let own = shard_range(data.len(), self.rank, self.size());
-        let turn = self.exchange(Operation::ReduceScatter(data.len()), data)?;
-        shard.clear();
-        shard.extend_from_slice(&data[own.clone()]);
+        let turn = self.exchange(Operation::ReduceScatter(data.len()), &data.all().on_host())?;
+        let mut shard = data.at(own.clone()).to_words();
         for (_, slot) in self.group.slots[turn].iter().enumerate().filter(|(lane, _)| *lane != self.rank) {
-            add_assign(shard, &slot.shown().words[own.clone()]);
+            add_assign(&mut shard, &slot.shown().words[own.clone()]);
         }
-        Ok(())
+        Ok(shard)
     }
 
-    fn all_gather(&mut self, shard: &[u64], total_len: usize) -> Result<Vec<u64>, CollectiveError> {
+    fn all_gather(&mut self, shard: &Words, total_len: usize) -> Result<Words, CollectiveError> {
         let mut all = Vec::with_capacity(total_len);
-        self.gather(shard, total_len, |_, words| all.extend_from_slice(words))?;
-        Ok(all)
+        self.gather(&shard.all().on_host(), total_len, |words| all.extend_from_slice(words))?;
+        Ok(shard.all().beside(all))
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         self.exchange(Operation::Barrier, &[]).map(|_| ())
     }
 
-    fn all_reduce(&mut self, data: &mut [u64]) -> Result<(), CollectiveError> {
-        let mut shard = Vec::new();
-        self.reduce_scatter(data, &mut shard)?;
-        let (len, size) = (data.len(), self.size());
-        self.gather(&shard, len, |lane, words| data[shard_range(len, lane, size)].copy_from_slice(words))
+    fn all_reduce(&mut self, data: &mut Words) -> Result<(), CollectiveError> {
+        let shard = self.reduce_scatter(data)?;
+        *data = self.all_gather(&shard, data.len())?;
+        Ok(())
     }
 
     fn abort(&self) {
@@ -80,16 +79,11 @@ impl Collective for HostMember {
 
 impl HostMember {
     /// Hands every lane's shard to `take`, in rank order.
-    fn gather(
-        &mut self,
-        shard: &[u64],
-        total_len: usize,
-        mut take: impl FnMut(usize, &[u64]),
-    ) -> Result<(), CollectiveError> {
+    fn gather(&mut self, shard: &[u64], total_len: usize, mut take: impl FnMut(&[u64])) -> Result<(), CollectiveError> {
         let due = shard_range(total_len, self.rank, self.size()).len();
         assert_eq!(shard.len(), due, "lane {} gathers {total_len} words from {} lanes", self.rank, self.size());
         let turn = self.exchange(Operation::AllGather(total_len), shard)?;
-        self.group.slots[turn].iter().enumerate().for_each(|(lane, slot)| take(lane, &slot.shown().words));
+        self.group.slots[turn].iter().for_each(|slot| take(&slot.shown().words));
         Ok(())
     }
 
@@ -278,16 +272,15 @@ mod tests {
             lens in prop::collection::vec(prop_oneof![Just(0usize), 1..8usize, 8..3000usize], 1..6),
         ) {
             let done = on_lanes(host(lanes), |mut lane| {
-                let mut shard = Vec::new();
                 for (seed, &len) in (0..).zip(&lens) {
                     let sum = plain_sum(seed, lanes, len);
-                    let mut data = words(seed, lane.rank(), len);
-                    lane.reduce_scatter(&data, &mut shard).unwrap();
-                    assert_eq!(shard, sum[shard_range(len, lane.rank(), lanes)]);
-                    assert_eq!(lane.all_gather(&shard, len).unwrap(), sum);
+                    let mut data = Words::from(words(seed, lane.rank(), len));
+                    let shard = lane.reduce_scatter(&data).unwrap();
+                    assert_eq!(shard, Words::from(sum[shard_range(len, lane.rank(), lanes)].to_vec()));
+                    assert_eq!(lane.all_gather(&shard, len).unwrap().into_host(), sum);
                     lane.barrier().unwrap();
                     lane.all_reduce(&mut data).unwrap();
-                    assert_eq!(data, sum);
+                    assert_eq!(data.into_host(), sum);
                 }
             });
             prop_assert_eq!(done.len(), lanes);
@@ -301,7 +294,7 @@ mod tests {
                 thread::sleep(Duration::from_millis(30));
                 lane.abort();
             }
-            (lane.barrier(), lane.all_gather(&[], 0))
+            (lane.barrier(), lane.all_gather(&Words::none(), 0))
         });
         let gone = CollectiveError::LaneGone { lane: 2 };
         assert!(results.into_iter().all(|result| result == (Err(gone.clone()), Err(gone.clone()))));
@@ -312,7 +305,7 @@ mod tests {
         let mut members = host(3).into_iter();
         let first = members.next().unwrap();
         let ending = thread::spawn(move || drop(first));
-        let results = on_lanes(members.collect(), |mut lane| lane.all_reduce(&mut [1, 2, 3]));
+        let results = on_lanes(members.collect(), |mut lane| lane.all_reduce(&mut Words::from(vec![1, 2, 3])));
         ending.join().unwrap();
         assert!(results.into_iter().all(|result| result == Err(CollectiveError::LaneGone { lane: 0 })));
     }
@@ -320,7 +313,7 @@ mod tests {
     #[test]
     fn a_lane_that_ends_after_the_last_operation_harms_nobody() {
         for _ in 0..200 {
-            let results = on_lanes(host(4), |mut lane| lane.all_reduce(&mut [1, 2]));
+            let results = on_lanes(host(4), |mut lane| lane.all_reduce(&mut Words::from(vec![1, 2])));
             assert!(results.into_iter().all(|result| result.is_ok()));
         }
     }
@@ -339,7 +332,7 @@ mod tests {
     fn lanes_that_disagree_are_told_so() {
         let results = on_lanes(host(2), |mut lane| {
             let len = 5 + lane.rank();
-            lane.reduce_scatter(&vec![0; len], &mut Vec::new())
+            lane.reduce_scatter(&Words::from(vec![0; len]))
         });
         let message = results[0].clone().unwrap_err().to_string();
         assert_eq!(

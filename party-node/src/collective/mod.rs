@@ -9,6 +9,8 @@ use std::time::Duration;
 
 pub use host::{HostMember, host, host_with_timeout};
 
+use crate::compute::Words;
+
 /// One lane's place in a group of lanes that compute together.
 ///
 /// All lanes must call the same operations in the same order with the same total lengths; a lane that cannot go on
@@ -20,17 +22,17 @@ pub trait Collective: Send {
     /// Lanes in the group.
     fn size(&self) -> usize;
 
-    /// Leaves in `shard` the sum over all lanes of `data[shard_range(data.len(), rank, size)]`.
-    fn reduce_scatter(&mut self, data: &[u64], shard: &mut Vec<u64>) -> Result<(), CollectiveError>;
+    /// The sum over all lanes of `data[shard_range(data.len(), rank, size)]`.
+    fn reduce_scatter(&mut self, data: &Words) -> Result<Words, CollectiveError>;
 
     /// The concatenation of all lanes' shards; `shard` must be as long as this lane's [`shard_range`] of `total_len`.
-    fn all_gather(&mut self, shard: &[u64], total_len: usize) -> Result<Vec<u64>, CollectiveError>;
+    fn all_gather(&mut self, shard: &Words, total_len: usize) -> Result<Words, CollectiveError>;
 
     /// Waits until every lane is here.
     fn barrier(&mut self) -> Result<(), CollectiveError>;
 
     /// Replaces `data` by its sum over all lanes.
-    fn all_reduce(&mut self, data: &mut [u64]) -> Result<(), CollectiveError>;
+    fn all_reduce(&mut self, data: &mut Words) -> Result<(), CollectiveError>;
 
     /// Tells all other lanes that this one cannot go on; they get [`CollectiveError::LaneGone`] at once.
     fn abort(&self);

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Compute, ConvShape, CpuDevice, Operand, Path, Sum, reference};
+use super::{Compute, ConvShape, CpuDevice, HostSum, OperandIn, Path, SliceMut, Sum, SumIn, reference};
 
 /// Runs the whole suite. Panics with the case that differs.
 pub(super) fn conforms(device: &dyn Compute) {
@@ -42,9 +42,9 @@ const FORMS: [Form; 6] = [
     Form { kx: 1, ky: Some(1), transposed: false },
 ];
 
-fn operand<'a>(x: &'a [u64], y: &'a [u64], form: Form, rows: usize, cols: usize) -> Operand<'a> {
+fn operand<S>(x: S, y: S, form: Form, rows: usize, cols: usize) -> OperandIn<S> {
     let Form { kx, ky, transposed } = form;
-    Operand { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(7), rows, cols, transposed }
+    OperandIn { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(7), rows, cols, transposed }
 }
 
 fn check_gemm(
@@ -54,13 +54,13 @@ fn check_gemm(
     fill: impl Fn(u64, usize) -> Vec<u64>,
 ) {
     let (ax, ay, bx, by) = (fill(1, m * k), fill(2, m * k), fill(3, k * n), fill(4, k * n));
-    let a = operand(&ax, &ay, left, m, k);
-    let b = operand(&bx, &by, right, k, n);
     let mut want = words(5, m * n);
-    let mut got = want.clone();
-    reference::gemm(a, b, &mut want);
-    device.gemm(a, b, &mut got);
-    assert!(got == want, "{}: {m} x {k} x {n}, left {left:?}, right {right:?}", device.name());
+    let mut got = device.hold(want.clone());
+    reference::gemm(operand(&ax[..], &ay, left, m, k), operand(&bx[..], &by, right, k, n), &mut want);
+    let [ax, ay, bx, by] = [ax, ay, bx, by].map(|words| device.hold(words));
+    let (a, b) = (operand(ax.all(), ay.all(), left, m, k), operand(bx.all(), by.all(), right, k, n));
+    device.gemm(a, b, got.all_mut());
+    assert!(got.into_host() == want, "{}: {m} x {k} x {n}, left {left:?}, right {right:?}", device.name());
 }
 
 fn gemm_equals_the_reference(device: &dyn Compute) {
@@ -116,42 +116,35 @@ const SAME: ConvShape = ConvShape {
     out_channels: 5,
 };
 
-fn sum<'a>(x: &'a [u64], y: &'a [u64], Form { kx, ky, .. }: Form) -> Sum<'a> {
-    Sum { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(7) }
+fn sum<S>(x: S, y: S, Form { kx, ky, .. }: Form) -> SumIn<S> {
+    SumIn { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(7) }
 }
 
+/// What a plain pass and a device's pass make of two operands and what was there before.
+type Plain = fn(&ConvShape, HostSum<'_>, HostSum<'_>, &mut [u64]);
+type Pass<'a> = &'a dyn Fn(Sum<'_>, Sum<'_>, SliceMut<'_>);
+
 fn check_conv(device: &dyn Compute, shape: &ConvShape, left: Form, right: Form) {
-    type Pass<'a> = &'a dyn Fn(Sum<'_>, Sum<'_>, &mut [u64]);
-    let check = |name: &str, [left_len, right_len, len]: [usize; 3], want: Pass<'_>, got: Pass<'_>| {
-        let [ax, ay] = [1, 2].map(|seed| words(seed, left_len));
-        let [bx, by] = [3, 4].map(|seed| words(seed, right_len));
-        let start = words(5, len);
-        let run = |pass: Pass<'_>| {
-            let mut out = start.clone();
-            pass(sum(&ax, &ay, left), sum(&bx, &by, right), &mut out);
-            out
-        };
-        assert!(run(want) == run(got), "{}: {name} of {shape:?}, left {left:?}, right {right:?}", device.name());
+    let check = |name: &str, [left_len, right_len, len]: [usize; 3], plain: Plain, pass: Pass<'_>| {
+        let (ax, ay, bx, by) = (words(1, left_len), words(2, left_len), words(3, right_len), words(4, right_len));
+        let mut want = words(5, len);
+        let mut got = device.hold(want.clone());
+        plain(shape, sum(&ax[..], &ay, left), sum(&bx[..], &by, right), &mut want);
+        let [ax, ay, bx, by] = [ax, ay, bx, by].map(|words| device.hold(words));
+        pass(sum(ax.all(), ay.all(), left), sum(bx.all(), by.all(), right), got.all_mut());
+        let device = device.name();
+        assert!(got.into_host() == want, "{device}: {name} of {shape:?}, left {left:?}, right {right:?}");
     };
     let [images, weights, result] = [shape.input_len(), shape.weights_len(), shape.output_len()];
-    check(
-        "conv",
-        [images, weights, result],
-        &|images, weights, out| reference::conv(shape, images, weights, out),
-        &|images, weights, out| device.conv(shape, images, weights, out),
-    );
-    check(
-        "conv_weights",
-        [images, result, weights],
-        &|images, gradient, out| reference::conv_weights(shape, images, gradient, out),
-        &|images, gradient, out| device.conv_weights(shape, images, gradient, out),
-    );
-    check(
-        "conv_images",
-        [result, weights, images],
-        &|gradient, weights, out| reference::conv_images(shape, gradient, weights, out),
-        &|gradient, weights, out| device.conv_images(shape, gradient, weights, out),
-    );
+    check("conv", [images, weights, result], reference::conv, &|images, weights, out| {
+        device.conv(shape, images, weights, out);
+    });
+    check("conv_weights", [images, result, weights], reference::conv_weights, &|images, gradient, out| {
+        device.conv_weights(shape, images, gradient, out);
+    });
+    check("conv_images", [result, weights, images], reference::conv_images, &|gradient, weights, out| {
+        device.conv_images(shape, gradient, weights, out);
+    });
 }
 
 fn convolutions_equal_the_reference(device: &dyn Compute) {
@@ -249,14 +242,13 @@ fn keystream_equals_the_reference(device: &dyn Compute) {
         let combined = |with: fn(u64, u64) -> u64| -> Vec<u64> {
             start.iter().zip(&stream).map(|(&word, &mask)| with(word, mask)).collect()
         };
-        let run = |fill: &dyn Fn(&mut [u64])| {
-            let mut out = start.clone();
-            fill(&mut out);
-            out
+        let run = |fill: &dyn Fn(SliceMut<'_>)| {
+            let mut out = device.hold(start.clone());
+            fill(out.all_mut());
+            out.into_host()
         };
-        assert_eq!(run(&|out| device.keystream(&key, nonce, out)), stream, "{}: {len} words", device.name());
+        assert_eq!(device.keystream(&key, nonce, len).into_host(), stream, "{}: {len} words", device.name());
         assert_eq!(run(&|out| device.keystream_add(&key, nonce, out)), combined(u64::wrapping_add));
-        assert_eq!(run(&|out| device.keystream_sub(&key, nonce, out)), combined(u64::wrapping_sub));
         assert_eq!(run(&|out| device.keystream_xor(&key, nonce, out)), combined(|word, mask| word ^ mask));
     }
 }
@@ -266,10 +258,9 @@ fn bit_planes_equal_the_reference(device: &dyn Compute) {
         let words = words(7, len);
         for (low, count) in [(0, 0), (0, 1), (0, 64), (1, 31), (16, 31), (0, 32), (31, 33), (63, 1), (5, 40)] {
             let mut want = vec![0; count * len.div_ceil(64)];
-            let mut got = vec![u64::MAX; want.len()];
             reference::bit_planes(&words, low, count, &mut want);
-            device.bit_planes(&words, low, count, &mut got);
-            assert!(got == want, "{}: bits {low}..+{count} of {len} words", device.name());
+            let got = device.bit_planes(device.hold(words.clone()).all(), low, count);
+            assert!(got.into_host() == want, "{}: bits {low}..+{count} of {len} words", device.name());
         }
     }
 }

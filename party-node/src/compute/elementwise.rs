@@ -1,215 +1,137 @@
-//! Element-wise kernels of the protocols: plain loops over words, fused where a pass over memory would cost more.
+//! Element-wise steps of the protocols on words wherever they lie: each runs where its first operand does.
 
-use super::cpu::dispatch::multiversion;
+use super::cpu::elementwise as host;
+use super::words::{Slice, SliceMut, Words};
 
-multiversion! {
+/// Names steps that change words in place: operands that are read, then numbers.
+macro_rules! in_place {
+    ($($(#[$doc:meta])* $name:ident($($read:ident),*; $($number:ident: $type:ty),*);)*) => {$(
+        $(#[$doc])*
+        pub fn $name<'a>(x: impl Into<SliceMut<'a>>, $($read: impl Into<Slice<'a>>,)* $($number: $type,)*) {
+            match x.into() {
+                SliceMut::Host(x) => host::$name(x, $(&$read.into().on_host(),)* $($number,)*),
+            }
+        }
+    )*};
+}
+
+in_place! {
     /// `x += y`.
-    pub fn add_assign(x: &mut [u64], y: &[u64]) {
-        for (x, y) in x.iter_mut().zip(y) {
-            *x = x.wrapping_add(*y);
-        }
-    }
-}
-
-multiversion! {
+    add_assign(y;);
     /// `x -= y`.
-    pub fn sub_assign(x: &mut [u64], y: &[u64]) {
-        for (x, y) in x.iter_mut().zip(y) {
-            *x = x.wrapping_sub(*y);
-        }
-    }
-}
-
-multiversion! {
-    /// `x *= k`.
-    pub fn scale(x: &mut [u64], k: u64) {
-        for x in x {
-            *x = x.wrapping_mul(k);
-        }
-    }
-}
-
-multiversion! {
-    /// `x *= k`, each with a factor of its own.
-    pub fn scale_each(x: &mut [u64], k: &[u64]) {
-        for (x, k) in x.iter_mut().zip(k) {
-            *x = x.wrapping_mul(*k);
-        }
-    }
-}
-
-multiversion! {
+    sub_assign(y;);
     /// `x ^= y`.
-    pub fn xor_assign(x: &mut [u64], y: &[u64]) {
-        for (x, y) in x.iter_mut().zip(y) {
-            *x ^= y;
-        }
-    }
-}
-
-multiversion! {
+    xor_assign(y;);
     /// `x ^= y & z`.
-    pub fn xor_and_assign(x: &mut [u64], y: &[u64], z: &[u64]) {
-        for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
-            *x ^= y & z;
-        }
-    }
-}
-
-multiversion! {
+    xor_and_assign(y, z;);
     /// `x &= y`.
-    pub fn and_assign(x: &mut [u64], y: &[u64]) {
-        for (x, y) in x.iter_mut().zip(y) {
-            *x &= y;
-        }
-    }
-}
-
-multiversion! {
-    /// `k (x + c y)(z + c w)`, element by element.
-    pub fn product_of_sums(k: u64, c: u64, left: [&[u64]; 2], right: [&[u64]; 2]) -> Vec<u64> {
-        let ([x, y], [z, w]) = (left, right);
-        let left = x.iter().zip(y).map(|(x, y)| x.wrapping_add(c.wrapping_mul(*y)));
-        let right = z.iter().zip(w).map(|(z, w)| z.wrapping_add(c.wrapping_mul(*w)));
-        left.zip(right).map(|(l, r)| k.wrapping_mul(l).wrapping_mul(r)).collect()
-    }
-}
-
-multiversion! {
+    and_assign(y;);
+    /// `x *= k`.
+    scale(; k: u64);
+    /// `x += k`.
+    add_constant(; k: u64);
     /// `x = -x`.
-    pub fn negate(x: &mut [u64]) {
-        for x in x {
-            *x = x.wrapping_neg();
-        }
-    }
-}
-
-multiversion! {
-    /// Helper of a truncation: turns its mask `R` into the dealt value `-(R >> shift)`; returns the top bits of `R`.
-    pub fn trunc_mask(mask: &mut [u64], shift: u32) -> Vec<u64> {
-        let split = |mask: &mut u64| {
-            let top = *mask >> 63;
-            *mask = (*mask >> shift).wrapping_neg();
-            top
-        };
-        mask.iter_mut().map(split).collect()
-    }
-}
-
-multiversion! {
-    /// Evaluator of a truncation: its addend of the wrap bit, `(1 - msb(w)) dealt + mask mod 2^shift`.
-    pub fn trunc_wrap(w: &[u64], dealt: &[u64], mask: &[u64], shift: u32) -> Vec<u64> {
-        let low = (1 << shift) - 1;
-        let words = w.iter().zip(dealt).zip(mask);
-        words.map(|((w, d), m)| ((1 ^ w >> 63).wrapping_mul(*d)).wrapping_add(*m) & low).collect()
-    }
-}
-
-multiversion! {
-    /// Evaluator of a truncation: `(w >> shift) - 2^(62-shift) + (wrap << (64-shift))` in `w`.
-    pub fn trunc_finish(w: &mut [u64], mine: &[u64], theirs: &[u64], shift: u32) {
-        let offset = 1_u64 << (62 - shift);
-        for (w, (mine, theirs)) in w.iter_mut().zip(mine.iter().zip(theirs)) {
-            let wrap = mine.wrapping_add(*theirs) << (64 - shift);
-            *w = (*w >> shift).wrapping_sub(offset).wrapping_add(wrap);
-        }
-    }
-}
-
-multiversion! {
-    /// `x -= mask << by`.
-    pub fn sub_shifted(x: &mut [u64], mask: &[u64], by: u32) {
-        for (x, m) in x.iter_mut().zip(mask) {
-            *x = x.wrapping_sub(m << by);
-        }
-    }
-}
-
-multiversion! {
-    /// `x += y + constant`, for `y` as it arrived: little-endian words.
-    pub fn add_bytes(x: &mut [u64], y: &[u8], constant: u64) {
-        for (x, y) in x.iter_mut().zip(y.as_chunks().0) {
-            *x = x.wrapping_add(u64::from_le_bytes(*y)).wrapping_add(constant);
-        }
-    }
-}
-
-multiversion! {
-    /// `x ^= y`, for `y` as it arrived.
-    pub fn xor_bytes(x: &mut [u64], y: &[u8]) {
-        for (x, y) in x.iter_mut().zip(y.as_chunks().0) {
-            *x ^= u64::from_le_bytes(*y);
-        }
-    }
-}
-
-multiversion! {
+    negate(;);
+    /// `x = !x`.
+    complement(;);
     /// `x >>= by`, logical.
-    pub fn shift_right(x: &mut [u64], by: u32) {
-        for x in x {
-            *x >>= by;
+    shift_right(; by: u32);
+    /// `x -= mask << by`.
+    sub_shifted(mask; by: u32);
+    /// Evaluator of a truncation: `(x >> shift) - 2^(62-shift) + (wrap << (64-shift))`, the wrap bit in two addends.
+    trunc_finish(mine, theirs; shift: u32);
+    /// `x *= k`, each with a factor of its own.
+    scale_each(; k: &[u64]);
+    /// `x += y + constant`, for `y` as it arrived: little-endian words.
+    add_bytes(; y: &[u8], constant: u64);
+    /// `x ^= y`, for `y` as it arrived.
+    xor_bytes(; y: &[u8]);
+}
+
+/// Names steps that make words: operands that are read, then numbers.
+macro_rules! making {
+    ($($(#[$doc:meta])* $name:ident($first:ident $(, $read:ident)*; $($number:ident: $type:ty),*);)*) => {$(
+        $(#[$doc])*
+        pub fn $name<'a>(
+            $first: impl Into<Slice<'a>>, $($read: impl Into<Slice<'a>>,)* $($number: $type,)*
+        ) -> Words {
+            match $first.into() {
+                Slice::Host($first) => host::$name($first, $(&$read.into().on_host(),)* $($number,)*).into(),
+            }
         }
-    }
+    )*};
 }
 
-/// Bit `i` of a plane, as 0 or 1.
-pub fn bit(plane: &[u64], i: usize) -> u64 {
-    plane[i / 64] >> (i % 64) & 1
-}
-
-multiversion! {
+making! {
+    /// Evaluator of a truncation: its addend of the wrap bit, `(1 - msb(w)) dealt + mask mod 2^shift`.
+    trunc_wrap(w, dealt, mask; shift: u32);
+    /// `x + k`.
+    plus_constant(x; k: u64);
+    /// The low `bits` bits of every word, flipped where `flip` has ones.
+    low_bits(words; flip: u64, bits: u32);
     /// One word per bit of a plane: 0 or 1.
-    pub fn bits_to_words(plane: &[u64], len: usize) -> Vec<u64> {
-        let mut words = vec![0; len];
-        for (chunk, bits) in words.chunks_mut(64).zip(plane) {
-            for (i, word) in chunk.iter_mut().enumerate() {
-                *word = bits >> i & 1;
-            }
-        }
-        words
-    }
-}
-
-multiversion! {
+    bits_to_words(plane; len: usize);
     /// `bit * (a + b)`, element by element: what the helper deals for an injection.
-    pub fn bit_times_sum(plane: &[u64], a: &[u64], b: &[u64]) -> Vec<u64> {
-        let mut words = vec![0; a.len()];
-        let chunks = words.chunks_mut(64).zip(a.chunks(64)).zip(b.chunks(64)).zip(plane);
-        for (((words, a), b), bits) in chunks {
-            for (i, (word, (a, b))) in words.iter_mut().zip(a.iter().zip(b)).enumerate() {
-                *word = (bits >> i & 1).wrapping_neg() & a.wrapping_add(*b);
-            }
-        }
-        words
+    bit_times_sum(plane, a, b;);
+    /// Sums of the columns of a matrix.
+    column_sums(x; columns: usize);
+    /// Every word so many times in a row.
+    each_repeated(x; times: usize);
+    /// Sums of the rows of a matrix.
+    row_sums(x; columns: usize);
+    /// The words so many times, end to end.
+    repeated(x; times: usize);
+}
+
+/// `k (x + c y)(z + c w)`, element by element.
+pub fn product_of_sums(k: u64, c: u64, left: [Slice<'_>; 2], right: [Slice<'_>; 2]) -> Words {
+    let ([x, y], [z, w]) = (left, right);
+    match x {
+        Slice::Host(x) => host::product_of_sums(k, c, [x, &y.on_host()], [&z.on_host(), &w.on_host()]).into(),
     }
 }
 
-multiversion! {
-    /// Evaluator of an injection: `z += m own + (1 - 2m)(t l_b + l_b l_x)` and `t_out += m t`.
-    pub fn inject_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], x: [&[u64]; 2], dealt: [&[u64]; 2]) {
-        let ([t, own], [lb, lblx]) = (x, dealt);
-        let (out, inputs) = (z.chunks_mut(64).zip(t_out.chunks_mut(64)), t.chunks(64).zip(own.chunks(64)));
-        let dealt = lb.chunks(64).zip(lblx.chunks(64));
-        for ((((z, t_out), (t, own)), (lb, lblx)), bits) in out.zip(inputs).zip(dealt).zip(m) {
-            for i in 0..z.len() {
-                let m = (bits >> i & 1).wrapping_neg();
-                let selected = t[i].wrapping_mul(lb[i]).wrapping_add(lblx[i]);
-                let signed = (selected ^ m).wrapping_sub(m);
-                z[i] = z[i].wrapping_add(m & own[i]).wrapping_add(signed);
-                t_out[i] = t_out[i].wrapping_add(m & t[i]);
-            }
+/// `z += x (w + k y) + v y`, element by element, for a left factor `[x, v]` and a right one `[y, w]`.
+pub fn add_cross_products(z: &mut Words, k: u64, left: [Slice<'_>; 2], right: [Slice<'_>; 2]) {
+    let ([x, v], [y, w]) = (left.map(Slice::on_host), right.map(Slice::on_host));
+    match z.all_mut() {
+        SliceMut::Host(z) => host::add_cross_products(z, k, [&x, &v], [&y, &w]),
+    }
+}
+
+/// `x += row`, for every row of `x`.
+pub fn add_row<'a>(x: impl Into<SliceMut<'a>>, row: impl Into<Slice<'a>>) {
+    match x.into() {
+        SliceMut::Host(x) => {
+            let row = row.into().on_host();
+            x.chunks_mut(row.len()).for_each(|x| host::add_assign(x, &row));
         }
     }
 }
 
-multiversion! {
-    /// Evaluator of an injection of public factors: `z += (1 - 2m) k l_b` and `t_out += m k`.
-    pub fn inject_public_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], k: u64, lb: &[u64]) {
-        for (i, lb) in lb.iter().enumerate() {
-            let m = bit(m, i).wrapping_neg();
-            let signed = (k.wrapping_mul(*lb) ^ m).wrapping_sub(m);
-            z[i] = z[i].wrapping_add(signed);
-            t_out[i] = t_out[i].wrapping_add(m & k);
+/// Helper of a truncation: turns its mask `R` into the dealt value `-(R >> shift)`; returns the top bits of `R`.
+pub fn trunc_mask(mask: &mut Words, shift: u32) -> Words {
+    match mask.all_mut() {
+        SliceMut::Host(mask) => host::trunc_mask(mask, shift).into(),
+    }
+}
+
+/// Evaluator of an injection: `z += m own + (1 - 2m)(t l_b + l_b l_x)` and `t_out += m t`, for `x = [t, own]` and
+/// `dealt = [l_b, l_b l_x]`.
+pub fn inject_addend(z: SliceMut<'_>, t_out: SliceMut<'_>, m: Slice<'_>, x: [Slice<'_>; 2], dealt: [Slice<'_>; 2]) {
+    let ([t, own], [lb, lblx]) = (x.map(Slice::on_host), dealt.map(Slice::on_host));
+    match (z, t_out) {
+        (SliceMut::Host(z), SliceMut::Host(t_out)) => {
+            host::inject_addend(z, t_out, &m.on_host(), [&t, &own], [&lb, &lblx]);
+        }
+    }
+}
+
+/// Evaluator of an injection of public factors: `z += (1 - 2m) k l_b` and `t_out += m k`.
+pub fn inject_public_addend(z: SliceMut<'_>, t_out: SliceMut<'_>, m: Slice<'_>, k: u64, lb: Slice<'_>) {
+    match (z, t_out) {
+        (SliceMut::Host(z), SliceMut::Host(t_out)) => {
+            host::inject_public_addend(z, t_out, &m.on_host(), k, &lb.on_host());
         }
     }
 }
@@ -219,64 +141,14 @@ pub fn packed_bytes(len: usize, bits: u32) -> usize {
     (len * bits as usize).div_ceil(8)
 }
 
-multiversion! {
-    /// Packs the low `bits` bits of every word, little-endian, without gaps.
-    pub fn pack(words: &[u64], bits: u32) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(packed_bytes(words.len(), bits) + 8);
-        let (mut pending, mut held) = (0_u128, 0);
-        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-        for word in words {
-            pending |= u128::from(word & low) << held;
-            held += bits;
-            if held >= 64 {
-                #[allow(clippy::cast_possible_truncation, reason = "the low half leaves now")]
-                bytes.extend_from_slice(&(pending as u64).to_le_bytes());
-                pending >>= 64;
-                held -= 64;
-            }
-        }
-        bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
-        bytes
+/// Packs the low `bits` bits of every word, little-endian, without gaps, to be sent.
+pub fn pack<'a>(words: impl Into<Slice<'a>>, bits: u32) -> Vec<u8> {
+    match words.into() {
+        Slice::Host(words) => host::pack(words, bits),
     }
 }
 
-multiversion! {
-    /// Undoes [`pack`]; `bytes` must be [`packed_bytes`] long.
-    pub fn unpack(bytes: &[u8], len: usize, bits: u32) -> Vec<u64> {
-        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-        let (mut pending, mut held) = (0_u128, 0);
-        let mut chunks = bytes.chunks(8);
-        let mut words = Vec::with_capacity(len);
-        for _ in 0..len {
-            if held < bits {
-                let chunk = chunks.next().expect("the length was checked on arrival");
-                let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                pending |= u128::from(u64::from_le_bytes(word)) << held;
-                held += 64;
-            }
-            #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
-            words.push(pending as u64 & low);
-            pending >>= bits;
-            held -= bits;
-        }
-        words
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn unpacking_undoes_packing(words: Vec<u64>, bits in 1_u32..=64) {
-            let bytes = pack(&words, bits);
-            prop_assert_eq!(bytes.len(), packed_bytes(words.len(), bits));
-            let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-            let want: Vec<u64> = words.iter().map(|w| w & low).collect();
-            prop_assert_eq!(unpack(&bytes, words.len(), bits), want);
-        }
-    }
+/// Bit `i` of a plane, as 0 or 1.
+pub fn bit(plane: &[u64], i: usize) -> u64 {
+    plane[i / 64] >> (i % 64) & 1
 }

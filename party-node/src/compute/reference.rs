@@ -1,16 +1,16 @@
 //! Plain loops that say what every kernel must compute. Tests compare devices with these; nothing else calls them.
 
-use super::{ConvShape, Key, Operand, Sum};
+use super::{ConvShape, HostOperand, HostSum, Key};
 
 /// Element `(row, col)` of an operand.
-fn element(m: &Operand<'_>, row: usize, col: usize) -> u64 {
+fn element(m: &HostOperand<'_>, row: usize, col: usize) -> u64 {
     let at = if m.transposed { col * m.rows + row } else { row * m.cols + col };
     let y = m.y.map_or(0, |y| m.ky.wrapping_mul(y[at]));
     m.kx.wrapping_mul(m.x[at]).wrapping_add(y)
 }
 
 /// `out += a * b`.
-pub fn gemm(a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
+pub fn gemm(a: HostOperand<'_>, b: HostOperand<'_>, out: &mut [u64]) {
     for i in 0..a.rows {
         for j in 0..b.cols {
             for k in 0..a.cols {
@@ -22,7 +22,7 @@ pub fn gemm(a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
 }
 
 /// `out += convolution`.
-pub fn conv(shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+pub fn conv(shape: &ConvShape, images: HostSum<'_>, weights: HostSum<'_>, out: &mut [u64]) {
     each_product(shape, |image, weight, output| {
         let product = word(&images, image).wrapping_mul(word(&weights, weight));
         out[output] = out[output].wrapping_add(product);
@@ -30,7 +30,7 @@ pub fn conv(shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64
 }
 
 /// `out +=` gradient of the weights of a convolution.
-pub fn conv_weights(shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]) {
+pub fn conv_weights(shape: &ConvShape, images: HostSum<'_>, gradient: HostSum<'_>, out: &mut [u64]) {
     each_product(shape, |image, weight, output| {
         let product = word(&images, image).wrapping_mul(word(&gradient, output));
         out[weight] = out[weight].wrapping_add(product);
@@ -38,14 +38,14 @@ pub fn conv_weights(shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: 
 }
 
 /// `out +=` gradient of the images of a convolution.
-pub fn conv_images(shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+pub fn conv_images(shape: &ConvShape, gradient: HostSum<'_>, weights: HostSum<'_>, out: &mut [u64]) {
     each_product(shape, |image, weight, output| {
         let product = word(&gradient, output).wrapping_mul(word(&weights, weight));
         out[image] = out[image].wrapping_add(product);
     });
 }
 
-fn word(sum: &Sum<'_>, at: usize) -> u64 {
+fn word(sum: &HostSum<'_>, at: usize) -> u64 {
     let y = sum.y.map_or(0, |y| sum.ky.wrapping_mul(y[at]));
     sum.kx.wrapping_mul(sum.x[at]).wrapping_add(y)
 }

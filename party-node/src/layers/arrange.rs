@@ -2,7 +2,8 @@
 
 use shared::model::Shape;
 
-use crate::protocol::TileShare;
+use crate::compute::moves::Pieces;
+use crate::protocol::{Tile, TileShare};
 
 /// The elements of a sample of shape `from`, counted channel by channel, as one of shape `to`.
 pub(super) fn reshape(x: TileShare, from: Shape, to: Shape) -> TileShare {
@@ -12,24 +13,23 @@ pub(super) fn reshape(x: TileShare, from: Shape, to: Shape) -> TileShare {
     }
     let mut source = vec![0; from.len()];
     to.channels_first().zip(from.channels_first()).for_each(|(to, from)| source[to] = from);
-    x.map(|x| x.chunks(from.len()).flat_map(|sample| source.iter().map(|&at| sample[at])).collect())
+    x.gather((0..x.len()).step_by(from.len()).flat_map(|sample| source.iter().map(move |at| sample + at)))
 }
 
 /// Channels of several inputs, position by position.
-pub(super) fn concat(inputs: &[TileShare], channels: &[usize]) -> TileShare {
-    let positions = inputs[0].len() / channels[0];
-    TileShare::merged(inputs, |parts| {
-        let mut out = Vec::with_capacity(positions * channels.iter().sum::<usize>());
-        for position in 0..positions {
-            for (part, channels) in parts.iter().zip(channels) {
-                out.extend_from_slice(&part[position * channels..(position + 1) * channels]);
-            }
-        }
-        out
-    })
+pub(super) fn concat(tile: &Tile<'_>, inputs: &[TileShare], channels: &[usize]) -> TileShare {
+    let (positions, all) = (inputs[0].len() / channels[0], channels.iter().sum());
+    let (mut joined, mut first) = (TileShare::zeros(tile, positions * all), 0);
+    for (input, &channels) in inputs.iter().zip(channels) {
+        let places: Vec<[usize; 2]> = (0..channels).map(|channel| [first + channel, channel]).collect();
+        let pieces = Pieces { from_count: channels, into_count: all, inner: 1, places: &places };
+        joined.update(input, |into, from| pieces.copy(into, from));
+        first += channels;
+    }
+    joined
 }
 
 /// The channels of one input among those of [`concat`].
 pub(super) fn channels(x: &TileShare, all: usize, range: std::ops::Range<usize>) -> TileShare {
-    x.map(|x| x.chunks(all).flat_map(|position| position[range.clone()].iter().copied()).collect())
+    x.gather((0..x.len()).step_by(all).flat_map(|position| range.clone().map(move |channel| position + channel)))
 }

@@ -3,9 +3,9 @@
 use shared::model::{Layer, Source};
 
 use super::forward::{Cache, Trace};
-use super::{Network, Step, arrange, column_sums, fixed_product, sums_by_channel, sums_by_position};
+use super::{Network, Step, arrange, column_sums, fixed_product, sums_by_position};
 use crate::ops::{clip_backward, leaky_relu_backward, max_pool_backward, relu_backward, softmax};
-use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled};
+use crate::protocol::{ProtocolError, Tile, TileShare, mul_doubled};
 
 impl Network<'_> {
     /// Takes the gradient of the scores back through the layers and adds this tile's gradient of every parameter, an
@@ -48,7 +48,7 @@ impl Network<'_> {
         let (from, to) = (self.wiring.input(index), self.wiring.output(index));
         Ok(Some(match (self.model.nodes[index].layer, cache) {
             (Layer::Linear { .. }, Cache::Inputs(x)) => {
-                self.linear_gradients(tile, index, &x[0], &gradient, rows, &mut step.gradient.borrow_mut());
+                self.linear_gradients(tile, index, &x[0], &gradient, rows, step.gradient.borrow_mut().all_mut());
                 if !wanted {
                     return Ok(None);
                 }
@@ -56,7 +56,7 @@ impl Network<'_> {
             }
             (Layer::Conv(conv) | Layer::ConvTranspose { conv, .. }, Cache::Inputs(x)) => {
                 let conv = (&conv, matches!(self.model.nodes[index].layer, Layer::ConvTranspose { .. }));
-                self.conv_gradients(tile, index, conv, &x[0], &gradient, rows, &mut step.gradient.borrow_mut());
+                self.conv_gradients(tile, index, conv, &x[0], &gradient, rows, step.gradient.borrow_mut().all_mut());
                 if !wanted {
                     return Ok(None);
                 }
@@ -123,7 +123,7 @@ impl Network<'_> {
         let place = self.wiring.place(index);
         let channels = place.weights.len();
         let products = mul_doubled(tile, x, gradient);
-        step.add_gradient(&place.weights, &DoubledPartial(sums_by_channel(&products.0, channels)));
+        step.add_gradient(&place.weights, &products.column_sums(channels));
         step.add_gradient(&place.biases, &column_sums(tile, gradient, channels));
     }
 }

@@ -3,7 +3,7 @@
 use shared::model::Conv;
 
 use super::{Network, column_sums};
-use crate::compute::{ConvShape, elementwise};
+use crate::compute::{ConvShape, SliceMut, Words, elementwise};
 use crate::protocol::{
     DoubledPartial, ProtocolError, Tile, TileShare, View, conv_doubled, conv_images_doubled, conv_weights_doubled,
     trunc,
@@ -45,8 +45,8 @@ impl Network<'_> {
     ) -> Result<TileShare, ProtocolError> {
         let shape = self.conv_shape(index, conv, transposed, rows);
         let pass = if transposed { conv_images_doubled } else { conv_doubled };
-        let mut out = vec![0; rows * self.wiring.output(index).len()];
-        pass(tile, &shape, x.view(), self.kernels(tile, index), &mut out);
+        let mut out = tile.device().zeros(rows * self.wiring.output(index).len());
+        pass(tile, &shape, x.view(), self.kernels(tile, index), out.all_mut());
         let mut output = truncated(tile, out).await?;
         let biases = &self.wiring.place(index).biases;
         if !biases.is_empty() {
@@ -66,8 +66,8 @@ impl Network<'_> {
     ) -> Result<TileShare, ProtocolError> {
         let shape = self.conv_shape(index, conv, transposed, rows);
         let pass = if transposed { conv_doubled } else { conv_images_doubled };
-        let mut out = vec![0; rows * self.wiring.input(index).len()];
-        pass(tile, &shape, gradient.view(), self.kernels(tile, index), &mut out);
+        let mut out = tile.device().zeros(rows * self.wiring.input(index).len());
+        pass(tile, &shape, gradient.view(), self.kernels(tile, index), out.all_mut());
         truncated(tile, out).await
     }
 
@@ -81,18 +81,18 @@ impl Network<'_> {
         x: &TileShare,
         gradient: &TileShare,
         rows: usize,
-        into: &mut [u64],
+        mut into: SliceMut<'_>,
     ) {
         let (shape, place) = (self.conv_shape(index, conv, transposed, rows), self.wiring.place(index));
         let (images, results) = if transposed { (gradient, x) } else { (x, gradient) };
-        conv_weights_doubled(tile, &shape, images.view(), results.view(), &mut into[place.weights.clone()]);
+        conv_weights_doubled(tile, &shape, images.view(), results.view(), into.at(place.weights.clone()));
         if !place.biases.is_empty() {
-            let mut sums = column_sums(tile, gradient, place.biases.len());
-            elementwise::add_assign(&mut into[place.biases.clone()], sums.addends());
+            let sums = column_sums(tile, gradient, place.biases.len());
+            elementwise::add_assign(into.at(place.biases.clone()), sums.addends());
         }
     }
 }
 
-async fn truncated(tile: &Tile<'_>, doubled: Vec<u64>) -> Result<TileShare, ProtocolError> {
+async fn truncated(tile: &Tile<'_>, doubled: Words) -> Result<TileShare, ProtocolError> {
     trunc(tile, DoubledPartial(doubled), tile.party().fixed().bits() + 1).await
 }

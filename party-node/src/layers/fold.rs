@@ -2,11 +2,11 @@
 //! nothing else, else into a scale and a shift.
 
 use shared::model::{Conv, Layer, Model, Node, Source};
-use shared::share::Share;
 
 use super::fixed_product;
 use super::norm::{GUARD_BITS, inverse_deviation};
-use crate::protocol::{Party, ProtocolError};
+use crate::compute::elementwise;
+use crate::protocol::{Party, ProtocolError, Replicated};
 
 /// The same function as the network with its running averages, without batch-norms.
 ///
@@ -22,9 +22,9 @@ use crate::protocol::{Party, ProtocolError};
 pub fn fold_batch_norms(
     party: &Party,
     model: &Model,
-    parameters: &Share,
-    buffers: &Share,
-) -> Result<(Model, Share), ProtocolError> {
+    parameters: &Replicated,
+    buffers: &Replicated,
+) -> Result<(Model, Replicated), ProtocolError> {
     let wiring = model.wiring().expect("a model that was checked");
     if wiring.buffers() == 0 {
         return Ok((model.clone(), parameters.clone()));
@@ -32,12 +32,12 @@ pub fn fold_batch_norms(
     let mut folded = Folded { nodes: Vec::new(), parameters: Vec::new(), at: Vec::new() };
     for (index, node) in model.nodes.iter().enumerate() {
         let place = wiring.place(index);
-        let own = piece(parameters, place.weights.start..place.biases.end);
+        let own = parameters.piece(place.weights.start..place.biases.end);
         let Layer::BatchNorm { epsilon, .. } = node.layer else {
             folded.push(node, own);
             continue;
         };
-        let averages = piece(buffers, place.buffers.clone());
+        let averages = buffers.piece(place.buffers.clone());
         let (scale, shift) = affine(party, &own, &averages, epsilon)?;
         let before = match node.inputs[0] {
             Source::Node(before) if wiring.consumers(before) == 1 => folded.product(before),
@@ -45,22 +45,23 @@ pub fn fold_batch_norms(
         };
         match before {
             Some(product) => folded.fold(party, product, &scale, &shift)?,
-            None => folded.push(&Node { layer: Layer::Scale, ..node.clone() }, Share::concat(&[scale, shift])),
+            None => folded.push(&Node { layer: Layer::Scale, ..node.clone() }, Replicated::concat(&[scale, shift])),
         }
     }
     let model = Model { nodes: folded.nodes, ..model.clone() };
-    Ok((model, Share::concat(&folded.parameters)))
-}
-
-fn piece(share: &Share, range: std::ops::Range<usize>) -> Share {
-    Share { first: share.first[range.clone()].to_vec(), second: share.second[range].to_vec() }
+    Ok((model, Replicated::concat(&folded.parameters)))
 }
 
 /// Scale and shift of a batch-norm with fixed statistics.
-fn affine(party: &Party, own: &Share, averages: &Share, epsilon: f64) -> Result<(Share, Share), ProtocolError> {
+fn affine(
+    party: &Party,
+    own: &Replicated,
+    averages: &Replicated,
+    epsilon: f64,
+) -> Result<(Replicated, Replicated), ProtocolError> {
     let channels = own.len() / 2;
     let pieces = party.run_rows(channels, 1, |tile, range| async move {
-        let of = |share: &Share, half: usize| tile.enter(share, half + range.start..half + range.end);
+        let of = |share: &Replicated, half: usize| tile.enter(share, half + range.start..half + range.end);
         let variance = of(averages, channels).times(1 << GUARD_BITS);
         let inverse = inverse_deviation(&tile, &variance, epsilon).await?;
         let scale = fixed_product(&tile, &of(own, 0), &inverse).await?;
@@ -68,19 +69,19 @@ fn affine(party: &Party, own: &Share, averages: &Share, epsilon: f64) -> Result<
         Ok((tile.leave(scale), tile.leave(shift)))
     })?;
     let (scales, shifts): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
-    Ok((Share::concat(&scales), Share::concat(&shifts)))
+    Ok((Replicated::concat(&scales), Replicated::concat(&shifts)))
 }
 
 /// The network that comes out.
 struct Folded {
     nodes: Vec<Node>,
-    parameters: Vec<Share>,
+    parameters: Vec<Replicated>,
     /// Where each node of the old network went.
     at: Vec<usize>,
 }
 
 impl Folded {
-    fn push(&mut self, node: &Node, parameters: Share) {
+    fn push(&mut self, node: &Node, parameters: Replicated) {
         let moved = |source: &Source| match *source {
             Source::Input => Source::Input,
             Source::Node(old) => Source::Node(self.at[old]),
@@ -97,7 +98,13 @@ impl Folded {
         columns.then_some(self.at[old])
     }
 
-    fn fold(&mut self, party: &Party, product: usize, scale: &Share, shift: &Share) -> Result<(), ProtocolError> {
+    fn fold(
+        &mut self,
+        party: &Party,
+        product: usize,
+        scale: &Replicated,
+        shift: &Replicated,
+    ) -> Result<(), ProtocolError> {
         let channels = scale.len();
         let old = &self.parameters[product];
         let (bias, layer) = match self.nodes[product].layer {
@@ -109,17 +116,17 @@ impl Folded {
         let rows = old.len() / channels;
         let pieces = party.run_rows(rows, channels, |tile, range| async move {
             let rows = tile.enter(old, range.start * channels..range.end * channels);
-            let scales = tile.enter(scale, 0..channels).map(|scale| scale.repeat(range.len()));
+            let scales = tile.enter(scale, 0..channels).map(|scale| elementwise::repeated(scale, range.len()));
             Ok(tile.leave(fixed_product(&tile, &rows, &scales).await?))
         })?;
-        let mut scaled = Share::concat(&pieces);
+        let mut scaled = Replicated::concat(&pieces);
         let weights = scaled.len() - if bias { channels } else { 0 };
         if bias {
             for (scaled, shift) in [(&mut scaled.first, &shift.first), (&mut scaled.second, &shift.second)] {
-                crate::compute::elementwise::add_assign(&mut scaled[weights..], shift);
+                elementwise::add_assign(scaled.at_mut(weights..weights + channels), shift);
             }
         } else {
-            scaled = Share::concat(&[scaled, shift.clone()]);
+            scaled = Replicated::concat(&[scaled, shift.clone()]);
         }
         self.parameters[product] = scaled;
         self.nodes[product].layer = layer;

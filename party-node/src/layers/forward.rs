@@ -145,7 +145,7 @@ impl Network<'_> {
     ) -> Result<(TileShare, Cache), ProtocolError> {
         Ok(match self.model.nodes[index].layer {
             Layer::Multiply => (fixed_product(tile, &inputs[0], &inputs[1]).await?, Cache::Inputs(inputs)),
-            Layer::Concat => (arrange::concat(&inputs, &self.widths(index)), Cache::Empty),
+            Layer::Concat => (arrange::concat(tile, &inputs, &self.widths(index)), Cache::Empty),
             Layer::Subtract => {
                 let mut inputs = inputs.into_iter();
                 let first = inputs.next().expect("two inputs");

@@ -1,7 +1,7 @@
 //! Linear layers: a product over the channels of every position.
 
 use super::{Network, column_sums};
-use crate::compute::elementwise;
+use crate::compute::{SliceMut, elementwise};
 use crate::protocol::{Matrix, ProtocolError, Tile, TileShare, matmul, matmul_doubled};
 
 impl Network<'_> {
@@ -49,17 +49,16 @@ impl Network<'_> {
         x: &TileShare,
         gradient: &TileShare,
         rows: usize,
-        into: &mut [u64],
+        mut into: SliceMut<'_>,
     ) {
         let (shape, outputs) = (self.wiring.input(index), self.wiring.output(index).channels);
         let place = self.wiring.place(index);
         let rows = rows * shape.positions();
         let input = Matrix::new(x.view(), rows, shape.channels).t();
         let columns = Matrix::new(gradient.view(), rows, outputs);
-        matmul_doubled(tile, input, columns, &mut into[place.weights.clone()]);
+        matmul_doubled(tile, input, columns, into.at(place.weights.clone()));
         if !place.biases.is_empty() {
-            let mut sums = column_sums(tile, gradient, outputs);
-            elementwise::add_assign(&mut into[place.biases.clone()], sums.addends());
+            elementwise::add_assign(into.at(place.biases.clone()), column_sums(tile, gradient, outputs).addends());
         }
     }
 }

@@ -16,7 +16,6 @@ mod step;
 use std::ops::Range;
 
 use shared::model::{Model, Wiring};
-use shared::share::Share;
 
 pub use fold::fold_batch_norms;
 pub use forward::Trace;
@@ -24,13 +23,15 @@ pub use loss::loss_gradient;
 pub use step::Step;
 
 use crate::compute::elementwise;
-use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, View, mul_doubled, trunc, trunc_exact};
+use crate::protocol::{
+    DoubledPartial, ProtocolError, Replicated, ReplicatedView, Tile, TileShare, View, mul_doubled, trunc, trunc_exact,
+};
 
 /// A model with its parameters in shares.
 pub struct Network<'a> {
     model: &'a Model,
     wiring: Wiring,
-    parameters: &'a Share,
+    parameters: &'a Replicated,
 }
 
 impl<'a> Network<'a> {
@@ -38,14 +39,14 @@ impl<'a> Network<'a> {
     ///
     /// # Panics
     /// If the model does not fit together, or the number of parameters is not the model's.
-    pub fn new(model: &'a Model, parameters: &'a Share) -> Self {
+    pub fn new(model: &'a Model, parameters: &'a Replicated) -> Self {
         let wiring = model.wiring().expect("a model that was checked");
         assert_eq!(wiring.parameters(), parameters.len(), "parameters of this model");
         Self { model, wiring, parameters }
     }
 
     fn view(&self, tile: &Tile<'_>, range: &Range<usize>) -> View<'a> {
-        tile.view(&self.parameters.first[range.clone()], &self.parameters.second[range.clone()])
+        tile.view(ReplicatedView::from(self.parameters).at(range.clone()))
     }
 }
 
@@ -59,7 +60,7 @@ async fn scaled(tile: &Tile<'_>, x: &TileShare, factors: &[f64]) -> Result<TileS
     const FACTOR_BITS: u32 = 20;
     if factors.iter().all(|factor| *factor == 0.0 || *factor == 2.0) {
         let factors: Vec<u64> = factors.iter().map(|factor| if *factor == 0.0 { 0 } else { 2 }).collect();
-        return Ok(x.map(|x| x.iter().zip(&factors).map(|(x, factor)| x.wrapping_mul(*factor)).collect()));
+        return Ok(x.clone().times_each(&factors));
     }
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "factors lie between 0 and 256")]
     let factors: Vec<u64> = factors.iter().map(|x| (x * f64::from(1_u32 << FACTOR_BITS)).round() as u64).collect();
@@ -69,24 +70,16 @@ async fn scaled(tile: &Tile<'_>, x: &TileShare, factors: &[f64]) -> Result<TileS
 
 /// Twice the sums of the columns of a matrix, with twice the fraction bits: a gradient of biases. Local.
 fn column_sums(tile: &Tile<'_>, gradient: &TileShare, columns: usize) -> DoubledPartial {
-    let sums = gradient.map(|gradient| sums_by_channel(gradient, columns));
+    let sums = gradient.map(|gradient| elementwise::column_sums(gradient, columns));
     DoubledPartial::from_share(tile, &sums, 1 << tile.party().fixed().bits())
-}
-
-/// The sum of every channel over all positions.
-fn sums_by_channel(x: &[u64], channels: usize) -> Vec<u64> {
-    let mut sums = vec![0; channels];
-    x.chunks(channels).for_each(|row| elementwise::add_assign(&mut sums, row));
-    sums
 }
 
 /// The sum over the channels of every position, at each of its channels.
 fn sums_by_position(x: &TileShare, channels: usize) -> TileShare {
-    let sum = |row: &[u64]| row.iter().copied().fold(0, u64::wrapping_add);
-    x.map(|x| x.chunks(channels).flat_map(|row| vec![sum(row); channels]).collect())
+    x.map(|x| elementwise::each_repeated(&elementwise::row_sums(x, channels), channels))
 }
 
 /// A row of channels for every position.
 fn repeated(row: &TileShare, len: usize) -> TileShare {
-    row.map(|part| part.repeat(len / part.len()))
+    row.map(|part| elementwise::repeated(part, len / part.len()))
 }

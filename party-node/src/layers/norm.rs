@@ -8,11 +8,11 @@
 use std::future::Future;
 
 use shared::model::Shape;
-use shared::share::Share;
 
-use super::{Network, Step, column_sums, fixed_product, repeated, sums_by_channel};
+use super::{Network, Step, column_sums, fixed_product, repeated};
+use crate::compute::{Slice, Words, elementwise};
 use crate::ops::inverse_sqrt;
-use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, trunc, trunc_exact};
+use crate::protocol::{DoubledPartial, ProtocolError, Replicated, Tile, TileShare, mul_doubled, trunc, trunc_exact};
 
 /// Fraction bits of a variance beyond the usual ones, even: small variances keep their leading bits.
 pub(super) const GUARD_BITS: u32 = 4;
@@ -72,29 +72,27 @@ impl Grouping {
         }
     }
 
-    fn sums(self, x: &[u64]) -> Vec<u64> {
+    fn sums(self, x: Slice<'_>) -> Words {
         if let Self::Batch { channels } = self {
-            return sums_by_channel(x, channels);
+            return elementwise::column_sums(x, channels);
         }
-        let (mut sums, mut at) = (vec![0_u64; self.groups(x.len())], 0);
-        for (group, len) in self.runs(x.len()) {
-            sums[group] = x[at..at + len].iter().fold(sums[group], |sum, x| sum.wrapping_add(*x));
-            at += len;
-        }
-        sums
+        x.mapped(|x| {
+            let (mut sums, mut at) = (vec![0_u64; self.groups(x.len())], 0);
+            for (group, len) in self.runs(x.len()) {
+                sums[group] = x[at..at + len].iter().fold(sums[group], |sum, x| sum.wrapping_add(*x));
+                at += len;
+            }
+            sums
+        })
     }
 
-    fn spread(self, statistics: &[u64], len: usize) -> Vec<u64> {
+    fn spread(self, statistics: &TileShare, len: usize) -> TileShare {
         if let Self::Batch { channels } = self {
-            return statistics.repeat(len / channels);
+            return statistics.map(|part| elementwise::repeated(part, len / channels));
         }
-        let mut out = Vec::with_capacity(len);
-        self.runs(len).for_each(|(group, run)| out.extend(std::iter::repeat_n(statistics[group], run)));
-        out
-    }
-
-    fn spread_share(self, statistics: &TileShare, len: usize) -> TileShare {
-        statistics.map(|part| self.spread(part, len))
+        let mut groups = Vec::with_capacity(len);
+        self.runs(len).for_each(|(group, run)| groups.extend(std::iter::repeat_n(group, run)));
+        statistics.gather(groups.iter().copied())
     }
 }
 
@@ -121,8 +119,8 @@ impl Scope<'_, '_> {
     async fn settle<F>(
         &self,
         stage: u8,
-        part: Vec<u64>,
-        conclude: impl FnOnce(Vec<u64>) -> F,
+        part: Words,
+        conclude: impl FnOnce(Words) -> F,
     ) -> Result<TileShare, ProtocolError>
     where
         F: Future<Output = Result<TileShare, ProtocolError>>,
@@ -130,20 +128,20 @@ impl Scope<'_, '_> {
         match self.grouping {
             Grouping::Batch { .. } => {
                 let step = self.step.expect("a batch has statistics in training alone");
-                step.gathering.settle(self.tile, (self.node, stage), &part, conclude).await
+                step.gathering.settle(self.tile, (self.node, stage), part, conclude).await
             }
             _ => conclude(part).await,
         }
     }
 
     async fn mean(&self, stage: u8, x: &TileShare) -> Result<TileShare, ProtocolError> {
-        let Share { first, second } = self.tile.leave(x.map(|x| self.grouping.sums(x)));
+        let Replicated { first, second } = self.tile.leave(x.map(|x| self.grouping.sums(x)));
         let groups = first.len();
-        let conclude = async |mut first: Vec<u64>| {
-            let second = first.split_off(groups);
-            self.divided(&self.tile.enter(&Share { first, second }, 0..groups)).await
+        let conclude = async |both: Words| {
+            let (first, second) = (both.at(0..groups).to_words(), both.at(groups..2 * groups).to_words());
+            self.divided(&self.tile.enter(&Replicated { first, second }, 0..groups)).await
         };
-        self.settle(stage, [first, second].concat(), conclude).await
+        self.settle(stage, Words::concat([first.all(), second.all()]), conclude).await
     }
 
     /// Sum of products that are not truncated yet, with `guard` more fraction bits than usual.
@@ -154,8 +152,8 @@ impl Scope<'_, '_> {
         guard: u32,
     ) -> Result<TileShare, ProtocolError> {
         let shift = fraction(self.tile) + 1 - guard;
-        let conclude = async |sums: Vec<u64>| trunc_exact(self.tile, DoubledPartial(sums), shift).await;
-        self.settle(stage, self.grouping.sums(&products.0), conclude).await
+        let conclude = async |sums: Words| trunc_exact(self.tile, DoubledPartial(sums), shift).await;
+        self.settle(stage, self.grouping.sums(products.addends()), conclude).await
     }
 
     /// A sum over a group divided by the group's size.
@@ -202,7 +200,7 @@ impl Network<'_> {
     ) -> Result<(TileShare, Normed), ProtocolError> {
         let (scope, len) = (self.scope(tile, index, grouping, x.len(), step), x.len());
         let mean = scope.mean(0, &x).await?;
-        let centred = x.minus(&grouping.spread_share(&mean, len));
+        let centred = x.minus(&grouping.spread(&mean, len));
         let squares = scope.sum_of_products(1, &mul_doubled(tile, &centred, &centred), GUARD_BITS).await?;
         let place = self.wiring.place(index);
         let conclude = async |_| {
@@ -212,13 +210,13 @@ impl Network<'_> {
             }
             inverse_deviation(tile, &variance, epsilon).await
         };
-        let inverse = scope.settle(2, vec![], conclude).await?;
+        let inverse = scope.settle(2, Words::none(), conclude).await?;
         let scale = self.view(tile, &place.weights).to_owned();
         let mut output = if let Grouping::Batch { .. } = grouping {
             let factor = fixed_product(tile, &scale, &inverse).await?;
             fixed_product(tile, &centred, &repeated(&factor, len)).await?
         } else {
-            let unit = fixed_product(tile, &centred, &grouping.spread_share(&inverse, len)).await?;
+            let unit = fixed_product(tile, &centred, &grouping.spread(&inverse, len)).await?;
             fixed_product(tile, &unit, &repeated(&scale, len)).await?
         };
         output.add_row(self.view(tile, &place.biases));
@@ -249,9 +247,9 @@ impl Network<'_> {
             }
             (gradient.clone(), fixed_product(tile, &scale, inverse).await?, along)
         } else {
-            let unit = fixed_product(tile, centred, &grouping.spread_share(inverse, len)).await?;
+            let unit = fixed_product(tile, centred, &grouping.spread(inverse, len)).await?;
             let products = mul_doubled(tile, gradient, &unit);
-            step.add_gradient(&place.weights, &DoubledPartial(sums_by_channel(&products.0, channels)));
+            step.add_gradient(&place.weights, &products.column_sums(channels));
             let h = fixed_product(tile, gradient, &repeated(&scale, len)).await?;
             let along = scope.sum_of_products(3, &mul_doubled(tile, &h, centred), 0).await?;
             (h, inverse.clone(), along)
@@ -260,10 +258,10 @@ impl Network<'_> {
         let square = fixed_product(tile, inverse, inverse).await?;
         let slope = fixed_product(tile, &square, &scope.divided(&along).await?).await?;
         let slope = fixed_product(tile, &slope, &factor).await?.times(u64::MAX);
-        let straight = mul_doubled(tile, &h, &grouping.spread_share(&factor, len));
-        let bent = mul_doubled(tile, centred, &grouping.spread_share(&slope, len));
+        let straight = mul_doubled(tile, &h, &grouping.spread(&factor, len));
+        let bent = mul_doubled(tile, centred, &grouping.spread(&slope, len));
         let sum = trunc(tile, straight.plus(&bent), fraction(tile) + 1).await?;
-        Ok(sum.minus(&grouping.spread_share(&mean, len)))
+        Ok(sum.minus(&grouping.spread(&mean, len)))
     }
 
     fn scope<'a, 'p>(

@@ -5,7 +5,7 @@ use std::ops::Range;
 use shared::model::{Pool, Shape};
 
 use super::scaled;
-use crate::compute::elementwise;
+use crate::compute::moves::Pieces;
 use crate::ops::Windows;
 use crate::protocol::{ProtocolError, Tile, TileShare};
 
@@ -60,37 +60,32 @@ impl Means {
         Self { input, down, across, cells }
     }
 
-    /// Every window with the elements that its cells start at in an image.
-    fn places(&self) -> impl Iterator<Item = Vec<usize>> {
-        let Shape { width, channels, .. } = self.input;
-        self.down.iter().flat_map(move |rows| {
-            self.across.iter().map(move |columns| {
-                rows.clone().flat_map(|y| columns.clone().map(move |x| (y * width + x) * channels)).collect()
-            })
-        })
+    /// Every window of an image with each of its cells.
+    fn places(&self) -> Vec<[usize; 2]> {
+        let windows = self.down.iter().flat_map(|rows| self.across.iter().map(move |columns| (rows, columns)));
+        let cells = |(window, (rows, columns)): (usize, (&Range<usize>, &Range<usize>))| {
+            let cell = move |y: usize| columns.clone().map(move |x| [window, y * self.input.width + x]);
+            rows.clone().flat_map(cell).collect::<Vec<_>>()
+        };
+        windows.enumerate().flat_map(cells).collect()
     }
 
     /// Sums over windows, image by image.
-    fn sums(&self, x: &[u64]) -> Vec<u64> {
-        let (channels, windows) = (self.input.channels, self.cells.len());
-        let mut sums = vec![0; x.len() / self.input.len() * windows * channels];
-        for (image, sums) in x.chunks(self.input.len()).zip(sums.chunks_mut(windows * channels)) {
-            for (sum, cells) in sums.chunks_mut(channels).zip(self.places()) {
-                cells.iter().for_each(|&at| elementwise::add_assign(sum, &image[at..at + channels]));
-            }
-        }
+    fn sums(&self, tile: &Tile<'_>, x: &TileShare) -> TileShare {
+        let (inner, windows, places) = (self.input.channels, self.cells.len(), self.places());
+        let mut sums = TileShare::zeros(tile, x.len() / self.input.len() * windows * inner);
+        let cells = Pieces { from_count: self.input.positions(), into_count: windows, inner, places: &places };
+        sums.update(x, |into, from| cells.add(into, from));
         sums
     }
 
     /// Adds every window's value to all of its cells.
-    fn spread(&self, values: &[u64]) -> Vec<u64> {
-        let (channels, windows) = (self.input.channels, self.cells.len());
-        let mut x = vec![0; values.len() / (windows * channels) * self.input.len()];
-        for (image, values) in x.chunks_mut(self.input.len()).zip(values.chunks(windows * channels)) {
-            for (value, cells) in values.chunks(channels).zip(self.places()) {
-                cells.iter().for_each(|&at| elementwise::add_assign(&mut image[at..at + channels], value));
-            }
-        }
+    fn spread(&self, tile: &Tile<'_>, values: &TileShare) -> TileShare {
+        let (inner, windows) = (self.input.channels, self.cells.len());
+        let places: Vec<[usize; 2]> = self.places().iter().map(|&[window, cell]| [cell, window]).collect();
+        let mut x = TileShare::zeros(tile, values.len() / (windows * inner) * self.input.len());
+        let cells = Pieces { from_count: windows, into_count: self.input.positions(), inner, places: &places };
+        x.update(values, |into, from| cells.add(into, from));
         x
     }
 
@@ -103,7 +98,7 @@ impl Means {
 
     /// Means over windows: local sums, and a truncation that divides them.
     pub(super) async fn of(&self, tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolError> {
-        let sums = x.map(|x| self.sums(x));
+        let sums = self.sums(tile, x);
         let rates = self.rates(sums.len());
         scaled(tile, &sums, &rates).await
     }
@@ -112,6 +107,6 @@ impl Means {
     pub(super) async fn back(&self, tile: &Tile<'_>, gradient: &TileShare) -> Result<TileShare, ProtocolError> {
         let rates = self.rates(gradient.len());
         let shares = scaled(tile, gradient, &rates).await?;
-        Ok(shares.map(|values| self.spread(values)))
+        Ok(self.spread(tile, &shares))
     }
 }

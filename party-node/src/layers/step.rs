@@ -4,11 +4,10 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use shared::model::{Layer, Model, TrainSpec};
-use shared::share::Share;
 
 use super::norm::GUARD_BITS;
-use crate::compute::elementwise;
-use crate::protocol::{DoubledPartial, Gathering, Party, ProtocolError, Tile, TileShare, trunc_exact};
+use crate::compute::{Words, elementwise};
+use crate::protocol::{DoubledPartial, Gathering, Party, ProtocolError, Replicated, Tile, TileShare, trunc_exact};
 
 /// Bits of the rates by which running averages move.
 const RATE_BITS: u32 = 20;
@@ -16,7 +15,7 @@ const RATE_BITS: u32 = 20;
 /// Sums over tiles, and where tiles meet.
 pub struct Step {
     /// Additive sharing of twice the gradient of every parameter, summed over the samples.
-    pub(super) gradient: RefCell<Vec<u64>>,
+    pub(super) gradient: RefCell<Words>,
     pub(super) gathering: Gathering,
     /// Samples of all tiles together.
     pub(super) rows: usize,
@@ -31,18 +30,18 @@ pub struct Step {
 struct Statistics {
     /// Where its running averages lie.
     place: Range<usize>,
-    mean: Share,
+    mean: Replicated,
     /// With guard bits.
-    variance: Share,
+    variance: Replicated,
     /// Values per channel.
     count: usize,
 }
 
 impl Step {
     /// Step `number` of a training: samples `rows` of the batch, in so many tiles.
-    pub fn new(spec: &TrainSpec, number: u64, parameters: usize, rows: Range<usize>, tiles: usize) -> Self {
+    pub fn new(spec: &TrainSpec, number: u64, gradient: Words, rows: Range<usize>, tiles: usize) -> Self {
         Self {
-            gradient: RefCell::new(vec![0; parameters]),
+            gradient: RefCell::new(gradient),
             gathering: Gathering::new(tiles),
             rows: rows.len(),
             first: rows.start,
@@ -53,7 +52,7 @@ impl Step {
     }
 
     /// The gradient, once all tiles have ended.
-    pub fn into_gradient(self) -> Vec<u64> {
+    pub fn into_gradient(self) -> Words {
         self.gradient.into_inner()
     }
 
@@ -71,7 +70,7 @@ impl Step {
     }
 
     pub(super) fn add_gradient(&self, place: &Range<usize>, part: &DoubledPartial) {
-        elementwise::add_assign(&mut self.gradient.borrow_mut()[place.clone()], &part.0);
+        elementwise::add_assign(self.gradient.borrow_mut().at_mut(place.clone()), &part.0);
     }
 
     pub(super) fn note_statistics(
@@ -87,7 +86,7 @@ impl Step {
     }
 
     /// Running averages after this step: `(1 - momentum) old + momentum new`, with the unbiased variance as in PyTorch.
-    pub fn running_averages(&self, party: &Party, model: &Model, old: Share) -> Result<Share, ProtocolError> {
+    pub fn running_averages(&self, party: &Party, model: &Model, old: Replicated) -> Result<Replicated, ProtocolError> {
         let mut statistics = self.statistics.take();
         if statistics.is_empty() {
             return Ok(old);
@@ -107,16 +106,16 @@ impl Step {
                 new.push(statistic);
             }
         }
-        let new = Share::concat(&new);
+        let new = Replicated::concat(&new);
         let (old, new, kept, taken) = (&old, &new, &kept, &taken);
         let pieces = party.run_rows(new.len(), 1, |tile, range| async move {
-            let of = |share: &Share, rates: &[u64]| {
+            let of = |share: &Replicated, rates: &[u64]| {
                 let share = tile.enter(share, range.clone());
                 DoubledPartial::from_share(&tile, &share, 1).times_each(&rates[range.clone()])
             };
             Ok(tile.leave(trunc_exact(&tile, of(old, kept).plus(&of(new, taken)), RATE_BITS + 1).await?))
         })?;
-        Ok(Share::concat(&pieces))
+        Ok(Replicated::concat(&pieces))
     }
 }
 

@@ -7,7 +7,7 @@
 //! product with the public `U` is local.
 
 use super::{unit, word};
-use crate::compute::elementwise;
+use crate::compute::curves::Powers;
 use crate::protocol::{
     DoubledPartial, ProtocolError, Purpose, Term, Tile, TileShare, carry, inject_sum, join, signs, square_doubled,
     trunc_exact,
@@ -128,55 +128,25 @@ impl Window {
         let offset = (1 << self.bits) - self.end;
         let moved = x.clone().plus_public(tile, offset);
         let known = moved.known(tile);
-        let carry = carry(tile, &known, self.bits).await?;
-        let op = tile.op();
-        let powers = Powers::new(self.step, self.bits);
+        let carry = carry(tile, known.words(), self.bits).await?;
+        let (op, powers) = (tile.op(), powers(self.step, self.bits));
         if tile.is_helper() {
-            op.deal(Purpose::Table, self.table(&powers, &known, carry.selector()));
-            return Ok(DoubledPartial(vec![0; n]));
+            // `V_0` and `V_1` for every element, swapped where the mask of the carry is set.
+            let scale = unit(self.factor_bits[1]) * portable_exp(self.top);
+            let scales = [scale, scale * portable_exp(-self.span())];
+            op.deal(Purpose::Table, powers.tabulate(known.words(), carry.selector(), scales));
+            return Ok(DoubledPartial(tile.device().zeros(n)));
         }
         let table = op.dealt(Purpose::Table, 2 * n).await?;
         let scale = unit(self.factor_bits[0]) * portable_exp(-self.span());
-        let picked = known.iter().enumerate().map(|(i, &t)| {
-            let entry = table[2 * i + usize::from(elementwise::bit(carry.selector(), i) == 1)];
-            entry.wrapping_mul(nearest(powers.of(t) * scale))
-        });
-        Ok(DoubledPartial(picked.collect()))
-    }
-
-    /// `V_0` and `V_1` for every element, swapped where the helper's mask of the carry is set.
-    fn table(&self, powers: &Powers, known: &[u64], mask: &[u64]) -> Vec<u64> {
-        let scale = unit(self.factor_bits[1]) * portable_exp(self.top);
-        let scale_carried = scale * portable_exp(-self.span());
-        let mut table = Vec::with_capacity(2 * known.len());
-        for (i, &l) in known.iter().enumerate() {
-            let power = powers.of(l);
-            let (plain, carried) = (nearest(power * scale), nearest(power * scale_carried));
-            let swap = (plain ^ carried) & elementwise::bit(mask, i).wrapping_neg();
-            table.extend([plain ^ swap, carried ^ swap]);
-        }
-        table
+        Ok(DoubledPartial(powers.times_chosen(known.words(), carry.selector(), table.all(), scale)))
     }
 }
 
 /// `e^(i step)` for `i < 2^bits`, as the product of two table entries.
-struct Powers {
-    low: Vec<f64>,
-    high: Vec<f64>,
-}
-
-impl Powers {
-    fn new(step: f64, bits: u32) -> Self {
-        let low_bits = bits / 2;
-        Self { low: doubled_table(step, low_bits), high: doubled_table(step * unit(low_bits), bits - low_bits) }
-    }
-
-    /// Higher bits of `i` are ignored.
-    fn of(&self, i: u64) -> f64 {
-        let (low, high) = (self.low.len(), self.high.len());
-        let [i_low, i_high] = [index(i), index(i >> low.ilog2())];
-        self.low[i_low & (low - 1)] * self.high[i_high & (high - 1)]
-    }
+fn powers(step: f64, bits: u32) -> Powers {
+    let low_bits = bits / 2;
+    Powers { low: doubled_table(step, low_bits), high: doubled_table(step * unit(low_bits), bits - low_bits) }
 }
 
 /// `e^(i step)` for `i < 2^bits`; every entry is a product of at most `bits` others, so that errors stay small.
@@ -204,16 +174,6 @@ fn portable_exp(x: f64) -> f64 {
     (0..squarings).fold(series, |power, _| power * power)
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and below 2^62")]
-fn nearest(value: f64) -> u64 {
-    (value + 0.5) as u64
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "the table's mask follows")]
-fn index(i: u64) -> usize {
-    i as usize
-}
-
 #[allow(clippy::cast_precision_loss, reason = "below 2^53")]
 fn word_to_f64(value: u64) -> f64 {
     value as f64
@@ -232,7 +192,7 @@ mod tests {
             let x = f64::from(i) / 100.0;
             assert!((portable_exp(x) / x.exp() - 1.0).abs() < 1e-13, "{x}");
         }
-        let powers = Powers::new(1.0 / 65536.0, 20);
+        let powers = powers(1.0 / 65536.0, 20);
         for i in (0..1 << 20).step_by(997) {
             assert!((powers.of(i) / (word_to_f64(i) / 65536.0).exp() - 1.0).abs() < 1e-13, "{i}");
         }

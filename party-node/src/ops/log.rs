@@ -54,9 +54,8 @@ async fn log_mantissa(tile: &Tile<'_>, y: &TileShare) -> Result<TileShare, Proto
     let n = y.len();
     let u = y.clone().plus_public(tile, word(-0.75 * unit(POWER_BITS)));
     let u2 = trunc_exact(tile, square_doubled(tile, &u), POWER_BITS + 1).await?;
-    let mut powers = mul_doubled(tile, &u, &u2).0;
-    powers.extend(square_doubled(tile, &u2).0);
-    let powers = trunc_exact(tile, DoubledPartial(powers), POWER_BITS + 1).await?;
+    let powers = mul_doubled(tile, &u, &u2).followed_by(&square_doubled(tile, &u2));
+    let powers = trunc_exact(tile, powers, POWER_BITS + 1).await?;
     let (u3, u4) = (powers.slice(0..n), powers.slice(n..2 * n));
 
     let coefficient = |k: usize, bits: u32| word(COEFFICIENTS[k] * unit(bits));

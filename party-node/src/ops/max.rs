@@ -59,10 +59,10 @@ pub async fn minimum(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<Ti
 pub async fn argmax(tile: &Tile<'_>, x: &TileShare, cols: usize) -> Result<Vec<Bits>, ProtocolError> {
     let rows = x.len() / cols;
     let pairs: Vec<(usize, usize)> = (0..cols).flat_map(|i| (i + 1..cols).map(move |j| (i, j))).collect();
-    let differences = x.map(|x| {
-        let column = |&(i, j): &(usize, usize)| (0..rows).map(move |r| x[r * cols + i].wrapping_sub(x[r * cols + j]));
-        pairs.iter().flat_map(column).collect()
-    });
+    let side = |column: fn(&(usize, usize)) -> usize| {
+        x.gather(pairs.iter().map(column).flat_map(|column| (0..rows).map(move |row| row * cols + column)))
+    };
+    let differences = side(|pair| pair.0).minus(&side(|pair| pair.1));
     let wins = sign(tile, &differences).await?;
     // Column i against its opponent number `slot`: the bit of the pair, negated where i is the second of it.
     let opponent = |i: usize, slot: usize| if slot < i { slot } else { slot + 1 };
@@ -112,8 +112,7 @@ fn plane_where(len: usize, set: impl Fn(usize) -> bool) -> Vec<u64> {
 pub async fn row_max(tile: &Tile<'_>, x: &TileShare, cols: usize) -> Result<TileShare, ProtocolError> {
     let rows = x.len() / cols;
     let largest = argmax(tile, x, cols).await?;
-    let columns: Vec<TileShare> =
-        (0..cols).map(|i| x.map(|x| x.iter().skip(i).step_by(cols).copied().collect())).collect();
+    let columns: Vec<TileShare> = (0..cols).map(|column| x.gather((0..rows).map(|row| row * cols + column))).collect();
     let terms: Vec<Term<'_>> = largest.iter().zip(&columns).map(|(bits, x)| Term::Share(bits, x, None)).collect();
     inject_sum(tile, &terms, rows).await
 }

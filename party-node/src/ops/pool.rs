@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use crate::compute::elementwise;
+use crate::compute::moves::Pieces;
 use crate::protocol::{Kept, ProtocolError, Tile, TileShare, inject, inject_again, sign};
 
 /// Images, and the windows that slide over them. Element `(image, y, x, channel)` lies at
@@ -107,8 +107,11 @@ pub async fn max_pool(
     let (columns, rows, needed) = windows.brackets();
     let line = windows.width * windows.channels;
     let covered = (needed.len() < windows.height).then(|| {
-        let image = |image: &[u64]| needed.iter().flat_map(|y| image[y * line..][..line].to_vec()).collect::<Vec<_>>();
-        x.map(|x| x.chunks(windows.height * line).flat_map(image).collect())
+        let mut covered = TileShare::zeros(tile, windows.images * needed.len() * line);
+        let places: Vec<[usize; 2]> = needed.iter().enumerate().map(|(to, &from)| [to, from]).collect();
+        let rows = Pieces { from_count: windows.height, into_count: needed.len(), inner: line, places: &places };
+        covered.update(x, |into, from| rows.copy(into, from));
+        covered
     });
     let (narrow, kept_columns) = columns.play(tile, covered.as_ref().unwrap_or(x), windows.channels).await?;
     let (winners, kept_rows) = rows.play(tile, &narrow, windows.out_width() * windows.channels).await?;
@@ -139,15 +142,10 @@ pub async fn max_pool_backward(
     if needed.len() == windows.height {
         return Ok(covered);
     }
-    let mut all = TileShare::zeros(windows.len());
-    all.update(&covered, |all, covered| {
-        let images = all.chunks_mut(windows.height * line).zip(covered.chunks(needed.len() * line));
-        for (image, covered) in images {
-            for (y, row) in needed.iter().zip(covered.chunks(line)) {
-                image[y * line..][..line].copy_from_slice(row);
-            }
-        }
-    });
+    let mut all = TileShare::zeros(tile, windows.len());
+    let places: Vec<[usize; 2]> = needed.iter().enumerate().map(|(from, &to)| [to, from]).collect();
+    let rows = Pieces { from_count: needed.len(), into_count: windows.height, inner: line, places: &places };
+    all.update(&covered, |into, from| rows.copy(into, from));
     Ok(all)
 }
 
@@ -212,7 +210,7 @@ impl Bracket {
         let lines = cells.len() / (self.cells * inner).max(1);
         let (mut won, mut kept) = (Vec::with_capacity(self.levels.len()), Vec::with_capacity(self.levels.len()));
         for matches in &self.levels {
-            let side = |side: usize| self.gather(cells, &won, &one_side(matches, side), lines);
+            let side = |side: usize| self.gather(tile, cells, &won, &one_side(matches, side), lines);
             let (first, second) = (side(0), side(1));
             let difference = first.minus(&second);
             let first_wins = sign(tile, &difference).await?;
@@ -223,7 +221,7 @@ impl Bracket {
         let level = self.levels.len();
         let in_order = (0..self.sizes()[level]).map(|index| Entry { level, index });
         let winners = if level > 0 && self.winners.iter().copied().eq(in_order) { won.pop() } else { None };
-        let winners = winners.unwrap_or_else(|| self.gather(cells, &won, &self.winners, lines));
+        let winners = winners.unwrap_or_else(|| self.gather(tile, cells, &won, &self.winners, lines));
         Ok((winners, kept))
     }
 
@@ -237,7 +235,7 @@ impl Bracket {
     ) -> Result<TileShare, ProtocolError> {
         let lines = gradient.len() / (self.winners.len() * inner).max(1);
         let mut levels: Vec<TileShare> =
-            self.sizes().iter().map(|size| TileShare::zeros(lines * size * inner)).collect();
+            self.sizes().iter().map(|size| TileShare::zeros(tile, lines * size * inner)).collect();
         self.scatter(&mut levels, &self.winners, gradient, lines);
         for (matches, kept) in self.levels.iter().zip(kept).rev() {
             let gradient = levels.pop().expect("a gradient per level");
@@ -250,15 +248,21 @@ impl Bracket {
     }
 
     /// Entries in a new order, line by line.
-    fn gather(&self, cells: &TileShare, won: &[TileShare], picked: &[Entry], lines: usize) -> TileShare {
+    fn gather(
+        &self,
+        tile: &Tile<'_>,
+        cells: &TileShare,
+        won: &[TileShare],
+        picked: &[Entry],
+        lines: usize,
+    ) -> TileShare {
         let (sizes, count) = (self.sizes(), picked.len());
         let inner = cells.len() / (lines * self.cells).max(1);
-        let mut gathered = TileShare::zeros(lines * count * inner);
+        let mut gathered = TileShare::zeros(tile, lines * count * inner);
         for (level, from) in std::iter::once(cells).chain(won).enumerate() {
             let places = places(picked, level);
-            gathered.update(from, |into, from| {
-                copy(into, count, from, sizes[level], inner, &places, |into, from| into.copy_from_slice(from));
-            });
+            let pieces = Pieces { from_count: sizes[level], into_count: count, inner, places: &places };
+            gathered.update(from, |into, from| pieces.copy(into, from));
         }
         gathered
     }
@@ -269,9 +273,8 @@ impl Bracket {
         let inner = from.len() / (lines * count).max(1);
         for (level, into) in levels.iter_mut().enumerate() {
             let places: Vec<[usize; 2]> = places(picked, level).iter().map(|&[to, from]| [from, to]).collect();
-            into.update(from, |into, from| {
-                copy(into, sizes[level], from, count, inner, &places, elementwise::add_assign);
-            });
+            let pieces = Pieces { from_count: count, into_count: sizes[level], inner, places: &places };
+            into.update(from, |into, from| pieces.add(into, from));
         }
     }
 }
@@ -284,40 +287,6 @@ fn one_side(matches: &[[Entry; 2]], side: usize) -> Vec<Entry> {
 /// Which of the picked entries come from a level: their number in the pick, and in the level.
 fn places(picked: &[Entry], level: usize) -> Vec<[usize; 2]> {
     picked.iter().enumerate().filter(|(_, entry)| entry.level == level).map(|(to, entry)| [to, entry.index]).collect()
-}
-
-/// Takes pieces of `inner` words from lines of `from_count` pieces to lines of `into_count`: `places` names both.
-fn copy(
-    into: &mut [u64],
-    into_count: usize,
-    from: &[u64],
-    from_count: usize,
-    inner: usize,
-    places: &[[usize; 2]],
-    put: impl Fn(&mut [u64], &[u64]),
-) {
-    if inner == 1
-        && let Some((first, step)) = evenly_spaced(into_count, from_count, places)
-    {
-        for (into, from) in into.iter_mut().zip(from.chunks_exact(step)) {
-            put(std::slice::from_mut(into), std::slice::from_ref(&from[first]));
-        }
-        return;
-    }
-    let lines = into.chunks_exact_mut((into_count * inner).max(1)).zip(from.chunks_exact((from_count * inner).max(1)));
-    for (into, from) in lines {
-        for [to, at] in places {
-            put(&mut into[to * inner..(to + 1) * inner], &from[at * inner..(at + 1) * inner]);
-        }
-    }
-}
-
-/// Where the pieces start and how far they lie apart, if they are the same part of equal pieces of a line: then lines
-/// need not be told apart, which is what takes time where a piece is one word.
-fn evenly_spaced(into_count: usize, from_count: usize, places: &[[usize; 2]]) -> Option<(usize, usize)> {
-    let (step, first) = (from_count / into_count.max(1), places.first()?[1]);
-    let even = places.iter().enumerate().all(|(i, place)| *place == [i, first + i * step]);
-    (even && first < step && places.len() == into_count && step * into_count == from_count).then_some((first, step))
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@
 
 use super::normalise::{BinaryRange, normalise};
 use super::{balanced, unit, word};
+use crate::compute::elementwise;
 use crate::protocol::{
-    DoubledPartial, ProtocolError, Term, Tile, TileShare, inject, inject_again, inject_sum, join, mul_doubled, sign,
-    signs, trunc_exact,
+    ProtocolError, Term, Tile, TileShare, inject, inject_again, inject_sum, join, mul_doubled, sign, signs, trunc_exact,
 };
 
 /// What the factors may leave of `abs(1 - d)`.
@@ -104,9 +104,8 @@ pub async fn divide(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<Til
 
     let beside = tile.fork();
     let quotient = async {
-        let mut both = mul_doubled(tile, &normal.clamped, scale).0;
-        both.extend_from_slice(&numerator.0);
-        let both = trunc_exact(tile, DoubledPartial(both), f + 1).await?;
+        let both = mul_doubled(tile, &normal.clamped, scale).followed_by(&numerator);
+        let both = trunc_exact(tile, both, f + 1).await?;
         let factors = plan(MANTISSA, bits, bits, quotient_bits + 1);
         converge(tile, both.slice(n..2 * n), both.slice(0..n), 1, &factors).await
     };
@@ -228,9 +227,9 @@ async fn converge(
     let (last, before) = factors.split_last().expect("no interval starts at 1");
     for step in before {
         let factor = step.of(tile, &d);
-        let mut products = mul_doubled(tile, &d, &factor).0;
-        products.extend(mul_doubled(tile, &numerators, &repeated(&factor, group)).0);
-        let both = trunc_exact(tile, DoubledPartial(products), step.shift_to(step.next_bits)).await?;
+        let of_numerators = mul_doubled(tile, &numerators, &repeated(&factor, group));
+        let products = mul_doubled(tile, &d, &factor).followed_by(&of_numerators);
+        let both = trunc_exact(tile, products, step.shift_to(step.next_bits)).await?;
         (d, numerators) = (both.slice(0..d.len()), both.slice(d.len()..both.len()));
     }
     let factor = repeated(&last.of(tile, &d), group);
@@ -249,7 +248,7 @@ impl Factor {
 
 /// Every element `group` times.
 fn repeated(x: &TileShare, group: usize) -> TileShare {
-    x.map(|part| part.iter().flat_map(|&word| std::iter::repeat_n(word, group)).collect())
+    x.map(|part| elementwise::each_repeated(part, group))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use super::normalise::{BinaryRange, normalise};
 use super::{balanced, power, unit, word};
-use crate::protocol::{DoubledPartial, ProtocolError, Tile, TileShare, mul_doubled, trunc_exact};
+use crate::protocol::{ProtocolError, Tile, TileShare, mul_doubled, trunc_exact};
 
 /// Fraction bits between steps.
 const WORKING_BITS: u32 = 22;
@@ -33,9 +33,8 @@ pub async fn sqrt(tile: &Tile<'_>, x: &TileShare) -> Result<TileShare, ProtocolE
     root[0] = 0;
     let normal = normalise(tile, x, &range, &[range.scale(SCALE_BITS), root]).await?;
     let [scale, root] = &normal.forms[..] else { unreachable!("two forms were asked for") };
-    let mut both = mul_doubled(tile, &normal.clamped, scale).0;
-    both.extend(mul_doubled(tile, &normal.clamped, root).0);
-    let both = trunc_exact(tile, DoubledPartial(both), f + SCALE_BITS + 1 - WORKING_BITS).await?;
+    let both = mul_doubled(tile, &normal.clamped, scale).followed_by(&mul_doubled(tile, &normal.clamped, root));
+    let both = trunc_exact(tile, both, f + SCALE_BITS + 1 - WORKING_BITS).await?;
     converge(tile, both.slice(x.len()..2 * x.len()), both.slice(0..x.len())).await
 }
 
@@ -102,9 +101,8 @@ async fn converge(tile: &Tile<'_>, mut x: TileShare, mut t: TileShare) -> Result
     };
     for step in before {
         let factor = of(step, &t);
-        let mut both = mul_doubled(tile, &t, &factor).0;
-        both.extend(mul_doubled(tile, &x, &factor).0);
-        let both = trunc_exact(tile, DoubledPartial(both), WORKING_BITS + SLOPE_BITS + 1).await?;
+        let both = mul_doubled(tile, &t, &factor).followed_by(&mul_doubled(tile, &x, &factor));
+        let both = trunc_exact(tile, both, WORKING_BITS + SLOPE_BITS + 1).await?;
         x = both.slice(n..2 * n);
         t = trunc_exact(tile, mul_doubled(tile, &both.slice(0..n), &factor), WORKING_BITS + SLOPE_BITS + 1).await?;
     }

@@ -6,10 +6,11 @@
 //!
 //! `sin k(t + l)` and `cos k(t + l)` split into what the evaluators know of `t` and what the helper tabulates of `l`.
 
-use std::f64::consts::{PI, TAU};
-use std::sync::LazyLock;
+use std::f64::consts::PI;
 
 use super::{unit, word};
+use crate::compute::Words;
+use crate::compute::curves::{Circle, Series};
 use crate::protocol::{
     DoubledPartial, Factor, ProtocolError, Purpose, Tile, TileShare, inject_sums, join, signs, square_doubled,
     trunc_exact,
@@ -99,12 +100,14 @@ impl Bend {
         if part == Part::Value { self.cosines[0] } else { 0.5 }
     }
 
-    /// What a harmonic adds to a part: multiples of `cos k(t + l)`, of `sin k(t + l)`.
-    fn coefficient(&self, harmonic: usize, part: Part) -> f64 {
-        let cosine = self.cosines[harmonic];
-        #[allow(clippy::cast_precision_loss, reason = "a few harmonics")]
-        let slope = -cosine * (harmonic as f64) * PI / self.reach();
-        if part == Part::Value { cosine } else { slope }
+    /// What the harmonics add to a part, at so many times its scale.
+    fn harmonic_part(&self, part: Part, scale: f64) -> Series {
+        let coefficient = |(harmonic, cosine): (u32, &f64)| match part {
+            Part::Value => cosine * scale,
+            Part::Slope => -cosine * f64::from(harmonic) * PI / self.reach() * scale,
+        };
+        let coefficients = (1..).zip(&self.cosines[1..]).map(coefficient).collect();
+        Series { of_sines: part == Part::Slope, coefficients }
     }
 }
 
@@ -114,111 +117,21 @@ async fn series(tile: &Tile<'_>, x: &TileShare, bend: &Bend, parts: &[Part]) -> 
     let (harmonics, product_bits) = (bend.harmonics(), bend.product_bits(fixed.bits(), parts));
     let known = x.known(tile);
     let circle = Circle { turns: u64::from(bend.turns), period_bits: fixed.bits() + bend.reach_bits + 1 };
-    let mut sums: Vec<u64> = parts.iter().flat_map(|part| bend.polynomial(tile, x, *part, product_bits).0).collect();
+    let polynomials: Vec<_> = parts.iter().map(|part| bend.polynomial(tile, x, *part, product_bits)).collect();
+    let mut sums = Words::concat(polynomials.iter().map(DoubledPartial::addends));
     if tile.is_helper() {
-        let mut table = vec![0; 2 * harmonics * n];
-        circle.multiples(&known, harmonics, |k, start, sin, cos| {
-            let (sines, cosines) = table[2 * (k - 1) * n..2 * k * n].split_at_mut(n);
-            for (into, from) in [(sines, sin), (cosines, cos)] {
-                for (into, from) in into[start..].iter_mut().zip(from) {
-                    *into = nearest(from * unit(TABLE_BITS));
-                }
-            }
-        });
-        op.deal(Purpose::Table, table);
+        op.deal(Purpose::Table, circle.tabulate(known.words(), harmonics, unit(TABLE_BITS)));
     } else {
         let table = op.dealt(Purpose::Table, 2 * harmonics * n).await?;
-        let scale = unit(product_bits - TABLE_BITS);
-        circle.multiples(&known, harmonics, |k, start, sin, cos| {
-            let (sines, cosines) = table[2 * (k - 1) * n..2 * k * n].split_at(n);
-            for (part, sums) in parts.iter().zip(sums.chunks_mut(n)) {
-                let coefficient = bend.coefficient(k, *part) * scale;
-                // cos(t + l) = cos t cos l - sin t sin l; sin(t + l) = sin t cos l + cos t sin l.
-                let (by_sine, by_cosine, sign) =
-                    if *part == Part::Value { (sin, cos, -coefficient) } else { (cos, sin, coefficient) };
-                let dealt = sines[start..].iter().zip(&cosines[start..]);
-                for ((sum, (sine, cosine)), (by_sine, by_cosine)) in
-                    sums[start..].iter_mut().zip(dealt).zip(by_sine.iter().zip(by_cosine))
-                {
-                    let with_sine = nearest(by_sine * sign).wrapping_mul(*sine);
-                    let with_cosine = nearest(by_cosine * coefficient).wrapping_mul(*cosine);
-                    *sum = sum.wrapping_add(with_sine).wrapping_add(with_cosine);
-                }
-            }
-        });
+        let series: Vec<_> =
+            parts.iter().map(|part| bend.harmonic_part(*part, unit(product_bits - TABLE_BITS))).collect();
+        circle.add_series(sums.all_mut(), known.words(), table.all(), &series);
     }
     let all = trunc_exact(tile, DoubledPartial(sums), product_bits - fixed.bits()).await?;
     let part = |(i, part): (usize, &Part)| {
         all.slice(i * n..(i + 1) * n).plus_public(tile, word(bend.constant(*part) * fixed.scale()))
     };
     Ok(parts.iter().enumerate().map(part).collect())
-}
-
-/// Words as angles: `turns` times a word, modulo `2^period_bits`, is a part of a full turn.
-struct Circle {
-    turns: u64,
-    period_bits: u32,
-}
-
-/// Words that are turned into sines at a time: small enough for the cache, and for loops of a known length.
-const BLOCK: usize = 64;
-/// Pieces into which a turn is cut for the table of sines.
-const PIECES_BITS: u32 = 8;
-
-/// Sine and cosine at the start of every piece.
-static TURN: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
-    let step = small_angle(TAU / unit(PIECES_BITS));
-    let next = |&(sin, cos): &(f64, f64)| Some((sin * step.1 + cos * step.0, cos * step.1 - sin * step.0));
-    std::iter::successors(Some((0.0, 1.0)), next).take(1 << PIECES_BITS).collect()
-});
-
-impl Circle {
-    /// Calls `each(k, start, sines, cosines)` with those of `k` times the angles, for `k` from 1, block by block.
-    fn multiples(&self, words: &[u64], harmonics: usize, mut each: impl FnMut(usize, usize, &[f64], &[f64])) {
-        for (block, words) in words.chunks(BLOCK).enumerate() {
-            let (mut sin1, mut cos1) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for (word, (sin, cos)) in words.iter().zip(sin1.iter_mut().zip(&mut cos1)) {
-                (*sin, *cos) = self.angle(*word);
-            }
-            let (mut sin, mut cos) = (sin1, cos1);
-            for k in 1..=harmonics {
-                each(k, block * BLOCK, &sin[..words.len()], &cos[..words.len()]);
-                for i in 0..BLOCK {
-                    let (s, c) = (sin[i], cos[i]);
-                    sin[i] = s * cos1[i] + c * sin1[i];
-                    cos[i] = c * cos1[i] - s * sin1[i];
-                }
-            }
-        }
-    }
-
-    /// Sine and cosine of a word's angle.
-    ///
-    /// Both evaluators must arrive at the same words on every machine, so this uses additions and products alone; the
-    /// library's sine may differ in the last bit between systems.
-    fn angle(&self, word: u64) -> (f64, f64) {
-        let within = word.wrapping_mul(self.turns) & ((1 << self.period_bits) - 1);
-        let rest_bits = self.period_bits - PIECES_BITS;
-        #[allow(clippy::cast_possible_truncation, reason = "a period has at most 2^30 words")]
-        let (piece, rest) = ((within >> rest_bits) as usize, (within & ((1 << rest_bits) - 1)) as u32);
-        let (sin, cos) = TURN[piece];
-        let (sin_rest, cos_rest) = small_angle(f64::from(rest) * (TAU / unit(self.period_bits)));
-        (sin * cos_rest + cos * sin_rest, cos * cos_rest - sin * sin_rest)
-    }
-}
-
-/// Taylor series, good to 1e-17 below 1/40.
-fn small_angle(x: f64) -> (f64, f64) {
-    let square = x * x;
-    let sin = x * (1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0)));
-    let cos = 1.0 - square / 2.0 * (1.0 - square / 12.0 * (1.0 - square / 30.0));
-    (sin, cos)
-}
-
-/// The ring element nearest to a number below 2^51: beside `1.5 2^52` a double counts units, and its bits with them.
-fn nearest(value: f64) -> u64 {
-    const UNITS: f64 = 6_755_399_441_055_744.0;
-    (value + UNITS).to_bits().wrapping_sub(UNITS.to_bits())
 }
 
 #[cfg(test)]
@@ -230,30 +143,5 @@ impl Bend {
         let trunc = super::trunc_bytes(parts.len() * n, self.product_bits(fixed.bits(), parts) - fixed.bits());
         let values = parts.iter().filter(|part| **part == Part::Value).count();
         16 * self.harmonics() * n + signs + trunc + (16 + 24 * parts.len() + 8 * values) * n
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn angles_are_close_and_numbers_rounded_to_the_nearest() {
-        for (turns, period_bits) in [(1, 20), (7, 23), (1, 11), (7, 27)] {
-            let circle = Circle { turns, period_bits };
-            let words: Vec<u64> = (0..1000_u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
-            circle.multiples(&words, 7, |k, start, sin, cos| {
-                for (i, (sin, cos)) in sin.iter().zip(cos).enumerate() {
-                    let part = words[start + i].wrapping_mul(turns) & ((1 << period_bits) - 1);
-                    #[allow(clippy::cast_precision_loss, reason = "below 2^52")]
-                    let angle = k as f64 * TAU * (part as f64 / unit(period_bits));
-                    assert!((sin - angle.sin()).abs() < 1e-13 && (cos - angle.cos()).abs() < 1e-13);
-                }
-            });
-        }
-        let big = 1_000_000_000_000_000_i64;
-        for (value, want) in [(0.4, 0), (0.6, 1), (-0.6, -1), (1e15 + 0.3, big), (-1e15 - 0.3, -big)] {
-            assert_eq!(nearest(value).cast_signed(), want);
-        }
     }
 }

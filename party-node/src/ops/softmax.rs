@@ -4,6 +4,7 @@ use super::log::log_within;
 use super::max::row_max;
 use super::normalise::BinaryRange;
 use super::{divide_bounded, exp_negative};
+use crate::compute::elementwise;
 use crate::protocol::{ProtocolError, Term, Tile, TileShare, inject_sum, join, sign};
 
 /// `exp(x_i) / sum exp(x_j)` over each row.
@@ -51,11 +52,11 @@ async fn below_max(tile: &Tile<'_>, x: &TileShare, cols: usize) -> Result<TileSh
 
 /// One number per row, for every column.
 fn spread(rows: &TileShare, cols: usize) -> TileShare {
-    rows.map(|rows| rows.iter().flat_map(|row| std::iter::repeat_n(*row, cols)).collect())
+    rows.map(|rows| elementwise::each_repeated(rows, cols))
 }
 
 fn row_sums(x: &TileShare, cols: usize) -> TileShare {
-    x.map(|x| x.chunks(cols).map(|row| row.iter().copied().fold(0, u64::wrapping_add)).collect())
+    x.map(|x| elementwise::row_sums(x, cols))
 }
 
 /// `exp(x)` for `x <= 0`; zero below -15.

@@ -6,7 +6,6 @@
 //! One round opens the leaves under masks that the helper knows; a tree of masked gates combines them: two nodes at a
 //! time, which takes the fewest bytes, or four at a time where the job says that rounds are dear.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -14,7 +13,8 @@ use shared::job::ProtocolSpec;
 
 use super::value::{Bits, TileShare};
 use super::{ProtocolError, Purpose, Role, Tile};
-use crate::compute::elementwise;
+use crate::compute::circuit::{self, Half, Leaf, Product};
+use crate::compute::{Slice, Words, elementwise};
 
 /// `[x >= 0]`, bit by bit.
 ///
@@ -49,7 +49,7 @@ pub async fn sign(tile: &Tile<'_>, x: &TileShare) -> Result<Bits, ProtocolError>
 pub async fn signs(tile: &Tile<'_>, x: &TileShare, thresholds: &[u64]) -> Result<Vec<Bits>, ProtocolError> {
     let k = tile.party().spec().compare_bits;
     assert!((6..=64).contains(&k), "the last gate folds bit k-1 in, and a single leaf has no gate");
-    let carries = carries(tile, &x.known(tile), thresholds, k - 1, Top::FoldedIn).await?;
+    let carries = carries(tile, x.known(tile).words(), thresholds, k - 1, Top::FoldedIn).await?;
     Ok(carries.into_iter().map(Bits::negated).collect())
 }
 
@@ -64,7 +64,7 @@ pub async fn signs(tile: &Tile<'_>, x: &TileShare, thresholds: &[u64]) -> Result
 /// | Secure against | one semi-honest party (honest majority) |
 /// | Reveals | nothing |
 /// | Source | as [`sign`] |
-pub async fn carry(tile: &Tile<'_>, known: &[u64], bits: u32) -> Result<Bits, ProtocolError> {
+pub async fn carry(tile: &Tile<'_>, known: Slice<'_>, bits: u32) -> Result<Bits, ProtocolError> {
     let mut carries = carries(tile, known, &[0], bits, Top::LeftOut).await?;
     Ok(carries.pop().expect("one threshold, one bit"))
 }
@@ -80,36 +80,36 @@ enum Top {
 /// The carry out of the low bits of `t - c + l` for every threshold `c`.
 async fn carries(
     tile: &Tile<'_>,
-    known: &[u64],
+    known: Slice<'_>,
     thresholds: &[u64],
     bits: u32,
     top: Top,
 ) -> Result<Vec<Bits>, ProtocolError> {
     if known.is_empty() {
-        return Ok(vec![Bits { m: vec![], s: vec![] }; thresholds.len()]);
+        return Ok(vec![Bits { m: Words::none(), s: Words::none() }; thresholds.len()]);
     }
     let forest = Forest::new(&tile.party().spec(), thresholds, bits, known.len().div_ceil(64));
     let all = bits as usize + usize::from(top == Top::FoldedIn);
     if tile.is_helper() {
         let planes = forest.planes(tile, known, 0..all);
-        let wires = deal_leaves(tile, &planes, &forest);
-        let fold = (top == Top::FoldedIn).then(|| &planes[bits as usize * forest.width..]);
+        let wires = deal_leaves(tile, planes.at(0..bits as usize * forest.width), &forest);
+        let fold = (top == Top::FoldedIn).then(|| planes.at(bits as usize * forest.width..planes.len()));
         return carry_trees(tile, wires, &forest, fold).await;
     }
     let planes: Vec<_> = (0..thresholds.len())
         .map(|i| {
-            let moved = match thresholds[i] {
-                0 => Cow::Borrowed(known),
-                threshold => known.iter().map(|t| t.wrapping_sub(threshold)).collect(),
-            };
-            forest.planes(tile, &moved, forest.first_bit(i)..all)
+            if thresholds[i] == 0 {
+                return forest.planes(tile, known, forest.first_bit(i)..all);
+            }
+            let moved = elementwise::plus_constant(known, thresholds[i].wrapping_neg());
+            forest.planes(tile, moved.all(), forest.first_bit(i)..all)
         })
         .collect();
     let wires = open_leaves(tile, &planes, &forest).await?;
     let mut carries = carry_trees(tile, wires, &forest, None).await?;
     if top == Top::FoldedIn {
         for (carry, planes) in carries.iter_mut().zip(&planes) {
-            elementwise::xor_assign(&mut carry.m, &planes[planes.len() - forest.width..]);
+            elementwise::xor_assign(&mut carry.m, planes.at(planes.len() - forest.width..planes.len()));
         }
     }
     Ok(carries)
@@ -171,11 +171,27 @@ impl Forest {
         [generates, generates - self.owners(0).count()]
     }
 
+    /// What the evaluators do at every leaf of every threshold that owns one.
+    fn at_evaluators(&self) -> Vec<Leaf> {
+        let (mut generate, mut propagate) = (0.., self.leaf_wires()[0]..);
+        let (mut leaves, mut monomials) = (Vec::new(), 0);
+        for (i, bits) in self.leaves().enumerate() {
+            leaves.extend(self.owners(i).map(|source| Leaf {
+                source,
+                first: bits.start - self.first_bit(source),
+                size: bits.len(),
+                monomials,
+                generate: generate.next().expect("as many as there are"),
+                propagate: if i == 0 { None } else { propagate.next() },
+            }));
+            monomials += (1 << bits.len()) - 1;
+        }
+        leaves
+    }
+
     /// Some bit planes of words, end to end.
-    fn planes(&self, tile: &Tile<'_>, words: &[u64], bits: Range<usize>) -> Vec<u64> {
-        let mut planes = vec![0; self.width * bits.len()];
-        tile.device().bit_planes(words, bits.start, bits.len(), &mut planes);
-        planes
+    fn planes(&self, tile: &Tile<'_>, words: Slice<'_>, bits: Range<usize>) -> Words {
+        tile.device().bit_planes(words, bits.start, bits.len())
     }
 }
 
@@ -206,88 +222,26 @@ fn levels(mut leaves: usize, arity: usize) -> u32 {
 }
 
 /// Helper: deals the monomials of its bits; its wires are the masks of the leaf bits.
-fn deal_leaves(tile: &Tile<'_>, planes: &[u64], forest: &Forest) -> Bits {
+fn deal_leaves(tile: &Tile<'_>, planes: Slice<'_>, forest: &Forest) -> Bits {
     let (op, width) = (tile.op(), forest.width);
-    let mut monomials = Vec::new();
-    for leaf in forest.leaves() {
-        let products = subset_products(&planes[leaf.start * width..leaf.end * width], width);
-        monomials.extend_from_slice(&products[width..]);
-    }
-    op.deal_bits(Purpose::Monomials, monomials);
+    op.deal_bits(Purpose::Monomials, circuit::monomials(planes, &forest.sizes, width));
     let wires: usize = forest.leaf_wires().iter().sum();
-    Bits { m: vec![], s: op.masks_of_bits(Purpose::Leaf, wires * width) }
+    Bits { m: Words::none(), s: op.masks_of_bits(Purpose::Leaf, wires * width) }
 }
 
 /// Evaluators: their shares of the leaf bits, opened under masks. All generate bits, then all propagate bits.
 /// `planes` are those of each threshold, from its first bit.
-async fn open_leaves(tile: &Tile<'_>, planes: &[Vec<u64>], forest: &Forest) -> Result<Bits, ProtocolError> {
+async fn open_leaves(tile: &Tile<'_>, planes: &[Words], forest: &Forest) -> Result<Bits, ProtocolError> {
     let (op, width) = (tile.op(), forest.width);
     let count: usize = forest.sizes.iter().map(|size| (1 << size) - 1).sum();
     let monomials = op.dealt(Purpose::Monomials, count * width).await?;
-    let [generates, propagates] = forest.leaf_wires();
-    let mask = op.own_mask(Purpose::Leaf, (generates + propagates) * width);
+    let wires: usize = forest.leaf_wires().iter().sum();
+    let mask = op.own_mask(Purpose::Leaf, wires * width);
     let mut mine = mask.clone();
-    let (generates, propagates) = mine.split_at_mut(generates * width);
-    let (mut generates, mut propagates) = (generates.chunks_mut(width), propagates.chunks_mut(width));
-    let mut rest = &monomials[..];
-    for (i, leaf) in forest.leaves().enumerate() {
-        let dealt;
-        (dealt, rest) = rest.split_at(((1 << leaf.len()) - 1) * width);
-        for owner in forest.owners(i) {
-            let first = forest.first_bit(owner);
-            let products =
-                subset_products(&planes[owner][(leaf.start - first) * width..(leaf.end - first) * width], width);
-            let generate = generates.next().expect("a generate bit for every leaf");
-            let propagate = if i == 0 { None } else { propagates.next() };
-            leaf_bits(&products, dealt, generate, propagate, tile.role() == Role::A);
-        }
-    }
+    let adds_constant = tile.role() == Role::A;
+    circuit::add_leaves(mine.all_mut(), &forest.at_evaluators(), planes, monomials.all(), width, adds_constant);
     op.open_xor(&mut mine).await?;
     Ok(Bits { m: mine, s: mask })
-}
-
-/// The product of every subset of planes, end to end; index bit `i` says whether plane `i` is in. The empty product is
-/// all ones.
-fn subset_products(planes: &[u64], width: usize) -> Vec<u64> {
-    let mut products = vec![0; width << (planes.len() / width)];
-    products[..width].fill(u64::MAX);
-    for subset in 1..products.len() / width {
-        let (top, rest) = (subset.ilog2() as usize, subset ^ 1 << subset.ilog2());
-        let (before, product) = products.split_at_mut(subset * width);
-        let plane = &planes[top * width..(top + 1) * width];
-        elementwise::xor_and_assign(&mut product[..width], &before[rest * width..(rest + 1) * width], plane);
-    }
-    products
-}
-
-/// Adds a leaf's bits as linear forms in the monomials of `l`.
-///
-/// The leaf propagates if `t_i xor l_i = 1` for all `i`: monomial `S` has the coefficient "all `t_i` outside `S`".
-/// It generates if for some `j` both bits are 1 and all higher ones propagate: the lowest element of `S` is that `j`,
-/// and the coefficient is `t_j` and all `t_i` above `j` outside `S`.
-fn leaf_bits(
-    products: &[u64],
-    monomials: &[u64],
-    generate: &mut [u64],
-    mut propagate: Option<&mut [u64]>,
-    adds_constant: bool,
-) {
-    let width = generate.len();
-    let full = products.len() / width - 1;
-    let product = |subset: usize| &products[subset * width..(subset + 1) * width];
-    for subset in 1..=full {
-        let monomial = &monomials[(subset - 1) * width..subset * width];
-        let outside = full & !subset;
-        let lowest = subset & subset.wrapping_neg();
-        let above = outside & !(lowest - 1);
-        elementwise::xor_and_assign(generate, product(above | lowest), monomial);
-        if let Some(propagate) = &mut propagate {
-            elementwise::xor_and_assign(propagate, product(outside), monomial);
-        }
-    }
-    if let (Some(propagate), true) = (propagate, adds_constant) {
-        elementwise::xor_assign(propagate, product(full));
-    }
 }
 
 /// A node of a tree: its generate and propagate bits among all wires. Those over the lowest leaf have no propagate bit.
@@ -310,7 +264,7 @@ async fn carry_trees(
     tile: &Tile<'_>,
     mut wires: Bits,
     forest: &Forest,
-    fold: Option<&[u64]>,
+    fold: Option<Slice<'_>>,
 ) -> Result<Vec<Bits>, ProtocolError> {
     let width = forest.width;
     let mut places = leaf_places(forest);
@@ -319,8 +273,8 @@ async fn carry_trees(
         let level = Level::new(forest, &places, first_gate);
         let fold = if places.len() <= forest.arity { fold } else { None };
         let gates = sums_of_products(tile, &wires, &level.sums, width, fold).await?;
-        wires.m.extend_from_slice(&gates.m);
-        wires.s.extend_from_slice(&gates.s);
+        wires.m.append(&gates.m);
+        wires.s.append(&gates.s);
         level.generated.iter().for_each(|&(gate, highest)| wires.xor_wire(gate, highest, width));
         places = level.places;
     }
@@ -397,25 +351,19 @@ fn leaf_places(forest: &Forest) -> Vec<Place> {
 impl Bits {
     /// Some wires of `width` words, end to end.
     fn picked(&self, wires: &[usize], width: usize) -> Self {
-        let pick = |part: &[u64]| {
-            if part.is_empty() {
-                return vec![];
-            }
-            let mut picked = Vec::with_capacity(wires.len() * width);
-            for wire in wires {
-                picked.extend_from_slice(&part[wire * width..(wire + 1) * width]);
-            }
-            picked
+        let pick = |part: &Words| {
+            let wires = if part.is_empty() { &[] } else { wires };
+            Words::concat(wires.iter().map(|wire| part.at(wire * width..(wire + 1) * width)))
         };
         Self { m: pick(&self.m), s: pick(&self.s) }
     }
 
-    /// Exclusive or of one wire into a later one.
+    /// Exclusive or of one wire into another.
     fn xor_wire(&mut self, into: usize, from: usize, width: usize) {
         for part in [&mut self.m, &mut self.s] {
             if !part.is_empty() {
-                let (before, after) = part.split_at_mut(into * width);
-                elementwise::xor_assign(&mut after[..width], &before[from * width..(from + 1) * width]);
+                let from = part.at(from * width..(from + 1) * width).to_words();
+                elementwise::xor_assign(part.at_mut(into * width..(into + 1) * width), &from);
             }
         }
     }
@@ -440,6 +388,19 @@ impl MaskProducts {
             }
         }
         all
+    }
+
+    /// Where an evaluator finds its halves of the products of masks that a sum takes.
+    fn at_evaluator(&self, sum: &Sum) -> Vec<Product> {
+        let half = |product: &Vec<usize>, set| match subset(product, set)[..] {
+            [single] => Half::Own(single),
+            ref several => Half::Dealt(self.places[several]),
+        };
+        let product = |factors: &Vec<usize>| Product {
+            factors: factors.clone(),
+            masks: (1..1 << factors.len()).map(|set| half(factors, set)).collect(),
+        };
+        sum.iter().map(product).collect()
     }
 }
 
@@ -470,74 +431,31 @@ async fn sums_of_products(
     wires: &Bits,
     sums: &[Sum],
     width: usize,
-    fold: Option<&[u64]>,
+    fold: Option<Slice<'_>>,
 ) -> Result<Bits, ProtocolError> {
     let (op, needed) = (tile.op(), MaskProducts::new(sums));
-    let place = |at: usize| at * width..(at + 1) * width;
     if width == 0 {
-        return Ok(Bits { m: vec![], s: vec![] });
+        return Ok(Bits { m: Words::none(), s: Words::none() });
     }
     if tile.is_helper() {
-        let mut products = Vec::with_capacity(needed.sets.len() * width);
-        for set in &needed.sets {
-            let start = products.len();
-            products.extend_from_slice(&wires.s[place(set[0])]);
-            for &factor in &set[1..] {
-                elementwise::and_assign(&mut products[start..], &wires.s[place(factor)]);
-            }
-        }
+        let mut products = circuit::products(wires.s.all(), &needed.sets, width);
         for (fold, sum) in fold.iter().flat_map(|fold| sums.iter().map(move |sum| (fold, sum))) {
             // The product of all masks of a sum's longest product stands in that sum alone, and with no factor.
             let longest = sum.last().expect("a sum has products");
-            elementwise::xor_assign(&mut products[place(needed.places[&subset(longest, usize::MAX)])], fold);
+            let at = needed.places[&subset(longest, usize::MAX)] * width;
+            elementwise::xor_assign(products.at_mut(at..at + width), *fold);
         }
         op.deal_bits(Purpose::Gate, products);
-        return Ok(Bits { m: vec![], s: op.masks_of_bits(Purpose::GateMask, sums.len() * width) });
+        return Ok(Bits { m: Words::none(), s: op.masks_of_bits(Purpose::GateMask, sums.len() * width) });
     }
     let mask = op.own_mask(Purpose::GateMask, sums.len() * width);
     let dealt = op.dealt(Purpose::Gate, needed.sets.len() * width).await?;
     let mut mine = mask.clone();
-    for (sum, into) in sums.iter().zip(mine.chunks_mut(width)) {
-        for product in sum {
-            add_product(into, wires, product, tile.role() == Role::A, |set| match subset(product, set)[..] {
-                [single] => &wires.s[place(single)],
-                ref several => &dealt[place(needed.places[several])],
-            });
-        }
-    }
+    let sums: Vec<_> = sums.iter().map(|sum| needed.at_evaluator(sum)).collect();
+    let adds_known = tile.role() == Role::A;
+    circuit::add_sums(mine.all_mut(), &sums, wires.m.all(), wires.s.all(), dealt.all(), width, adds_known);
     op.open_xor(&mut mine).await?;
     Ok(Bits { m: mine, s: mask })
-}
-
-/// Evaluator: adds its addend of a product of wires. `masks` gives its half of the product of a set's masks.
-fn add_product<'a>(
-    into: &mut [u64],
-    wires: &Bits,
-    product: &[usize],
-    adds_known: bool,
-    masks: impl Fn(usize) -> &'a [u64],
-) {
-    let (width, all) = (into.len(), (1 << product.len()) - 1);
-    let wire = |factor: usize| &wires.m[factor * width..(factor + 1) * width];
-    if let &[x, y] = product {
-        // Most gates: no product of known bits but this one.
-        elementwise::xor_and_assign(into, wire(y), masks(1));
-        elementwise::xor_and_assign(into, wire(x), masks(2));
-        elementwise::xor_assign(into, masks(3));
-        if adds_known {
-            elementwise::xor_and_assign(into, wire(x), wire(y));
-        }
-        return;
-    }
-    let factors: Vec<u64> = product.iter().flat_map(|&factor| wire(factor)).copied().collect();
-    let products = subset_products(&factors, width);
-    let known = |set: usize| &products[set * width..(set + 1) * width];
-    for set in 1..=all {
-        elementwise::xor_and_assign(into, known(all & !set), masks(set));
-    }
-    if adds_known {
-        elementwise::xor_assign(into, known(all));
-    }
 }
 
 /// AND of shared bits.

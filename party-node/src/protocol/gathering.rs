@@ -6,10 +6,8 @@ use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::task::Poll;
 
-use shared::share::Share;
-
-use super::{ProtocolError, Tile, TileShare};
-use crate::compute::elementwise;
+use super::{ProtocolError, Replicated, Tile, TileShare};
+use crate::compute::{Words, elementwise};
 
 /// Meetings of the tiles of one call, each under a key that all of them use once.
 pub struct Gathering {
@@ -20,8 +18,8 @@ pub struct Gathering {
 #[derive(Default)]
 struct Meeting {
     arrived: usize,
-    sum: Vec<u64>,
-    outcome: Option<Share>,
+    sum: Words,
+    outcome: Option<Replicated>,
     left: usize,
     /// Of whatever the sum, then the outcome, depends on.
     depth: u32,
@@ -38,8 +36,8 @@ impl Gathering {
         &self,
         tile: &Tile<'_>,
         key: (usize, u8),
-        part: &[u64],
-        conclude: impl FnOnce(Vec<u64>) -> F,
+        part: Words,
+        conclude: impl FnOnce(Words) -> F,
     ) -> Result<TileShare, ProtocolError>
     where
         F: Future<Output = Result<TileShare, ProtocolError>>,
@@ -54,18 +52,20 @@ impl Gathering {
         Ok(tile.enter(&outcome, 0..outcome.len()))
     }
 
-    fn bring(&self, tile: &Tile<'_>, key: (usize, u8), part: &[u64]) {
+    fn bring(&self, tile: &Tile<'_>, key: (usize, u8), part: Words) {
         let mut meetings = self.meetings.borrow_mut();
         let meeting = meetings.entry(key).or_default();
         assert!(meeting.arrived < self.tiles, "a tile comes to a meeting once");
-        meeting.sum.resize(part.len(), 0);
-        elementwise::add_assign(&mut meeting.sum, part);
+        match &mut meeting.sum {
+            none if none.is_empty() => *none = part,
+            sum => elementwise::add_assign(sum, &part),
+        }
         meeting.arrived += 1;
         meeting.depth = meeting.depth.max(tile.depth());
         tile.nudge();
     }
 
-    fn sum(&self, tile: &Tile<'_>, key: (usize, u8)) -> Poll<Vec<u64>> {
+    fn sum(&self, tile: &Tile<'_>, key: (usize, u8)) -> Poll<Words> {
         let mut meetings = self.meetings.borrow_mut();
         let meeting = meetings.get_mut(&key).expect("this tile has brought its part");
         if meeting.arrived < self.tiles {
@@ -75,14 +75,14 @@ impl Gathering {
         Poll::Ready(std::mem::take(&mut meeting.sum))
     }
 
-    fn post(&self, tile: &Tile<'_>, key: (usize, u8), outcome: Share) {
+    fn post(&self, tile: &Tile<'_>, key: (usize, u8), outcome: Replicated) {
         let mut meetings = self.meetings.borrow_mut();
         let meeting = meetings.get_mut(&key).expect("it lasts until all have left");
         (meeting.outcome, meeting.depth) = (Some(outcome), tile.depth());
         tile.nudge();
     }
 
-    fn outcome(&self, tile: &Tile<'_>, key: (usize, u8)) -> Poll<Share> {
+    fn outcome(&self, tile: &Tile<'_>, key: (usize, u8)) -> Poll<Replicated> {
         let mut meetings = self.meetings.borrow_mut();
         let meeting = meetings.get_mut(&key).expect("it lasts until all have left");
         let Some(outcome) = meeting.outcome.clone() else { return Poll::Pending };
@@ -110,22 +110,20 @@ mod tests {
             let gathering = &Gathering::new(3);
             let share = &shares[party.me().index()];
             let pieces = party.run_in(&split_in_three(7), |tile, rows| async move {
-                let own = tile.enter(share, rows).map(|x| vec![x.iter().copied().fold(0, u64::wrapping_add)]);
-                let part = tile.leave(own);
-                let square = async |sum: Vec<u64>| {
-                    let sum = Share { first: sum[..1].to_vec(), second: sum[1..].to_vec() };
+                let part = tile.leave(tile.enter(share, rows).map(|x| elementwise::column_sums(x, 1)));
+                let square = async |sum: Words| {
+                    let sum = Replicated { first: sum.at(0..1).to_words(), second: sum.at(1..2).to_words() };
                     let sum = tile.enter(&sum, 0..1);
                     mul(&tile, &sum, &sum).await
                 };
-                let words = [part.first, part.second].concat();
-                Ok(tile.leave(gathering.settle(&tile, (0, 0), &words, square).await?))
+                let words = Words::concat([part.first.all(), part.second.all()]);
+                Ok(tile.leave(gathering.settle(&tile, (0, 0), words, square).await?))
             })?;
             assert!(party.rounds() <= 1, "the helper of the first tile receives nothing");
             assert!(gathering.meetings.borrow().is_empty());
-            Ok(Share::concat(&pieces))
+            Ok(Replicated::concat(&pieces).into_share())
         });
-        let shares: Vec<Share> = outputs.into_iter().map(|(share, _)| share.unwrap()).collect();
-        let shares: [Share; 3] = shares.try_into().unwrap();
-        assert_eq!(shared::share::join(&shares).unwrap(), [28 * 28; 3]);
+        let shares: Vec<_> = outputs.into_iter().map(|(share, _)| share.unwrap()).collect();
+        assert_eq!(shared::share::join(&shares.try_into().unwrap()).unwrap(), [28 * 28; 3]);
     }
 }

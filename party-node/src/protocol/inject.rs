@@ -4,13 +4,13 @@ use shared::ids::PartyId;
 
 use super::value::{Bits, TileShare};
 use super::{ProtocolError, Purpose, Tile};
-use crate::compute::elementwise;
+use crate::compute::{SliceMut, Words, elementwise};
 
 /// What an injection leaves for another one with the same bits: the evaluators' halves of the helper's bits.
 pub struct Kept {
     helper: PartyId,
     bits: Bits,
-    halves: Vec<u64>,
+    halves: Words,
 }
 
 /// `b x` for shared bits and shared numbers.
@@ -52,7 +52,7 @@ pub async fn inject_again(tile: &Tile<'_>, kept: &Kept, y: &TileShare) -> Result
 /// A summand of [`inject_sum`].
 pub enum Term<'a> {
     /// Bits times shared numbers; halves of an earlier injection of the same bits, if there was one.
-    Share(&'a Bits, &'a TileShare, Option<&'a [u64]>),
+    Share(&'a Bits, &'a TileShare, Option<&'a Words>),
     /// Bits times one public number.
     Public(&'a Bits, u64),
 }
@@ -83,12 +83,16 @@ pub async fn inject_sum_keeping(
     len: usize,
 ) -> Result<(TileShare, Vec<Kept>), ProtocolError> {
     let (z, halves) = combine(tile, terms, len).await?;
-    let keep = |(term, halves): (&Term<'_>, Option<Vec<u64>>)| {
+    let keep = |(term, halves): (&Term<'_>, Option<Words>)| {
         let (bits, brought) = match term {
-            Term::Share(bits, _, brought) => (*bits, brought.unwrap_or_default()),
-            Term::Public(bits, _) => (*bits, [].as_slice()),
+            Term::Share(bits, _, brought) => (*bits, *brought),
+            Term::Public(bits, _) => (*bits, None),
         };
-        Kept { helper: tile.helper(), bits: bits.clone(), halves: halves.unwrap_or_else(|| brought.to_vec()) }
+        Kept {
+            helper: tile.helper(),
+            bits: bits.clone(),
+            halves: halves.or_else(|| brought.cloned()).unwrap_or_default(),
+        }
     };
     Ok((z, terms.iter().zip(halves).map(keep).collect()))
 }
@@ -163,10 +167,10 @@ pub async fn inject_sums(
     });
     let shared_count = shared.clone().count();
     if tile.is_helper() {
-        op.deal(Purpose::Bit, bits.iter().flat_map(|b| elementwise::bits_to_words(&b.s, n)).collect());
+        op.deal(Purpose::Bit, joined(bits.iter().map(|bits| elementwise::bits_to_words(&bits.s, n))));
         if shared_count > 0 {
-            let products = shared.flat_map(|(bits, y)| elementwise::bit_times_sum(&bits.s, &y.u, &y.v));
-            op.deal(Purpose::BitTimesMask, products.collect());
+            let products = shared.map(|(bits, y)| elementwise::bit_times_sum(&bits.s, &y.u, &y.v));
+            op.deal(Purpose::BitTimesMask, joined(products));
         }
         // The exchange adds both masks to the public component, so the two others are their negatives.
         let (mut a, mut b) = op.masks(Purpose::Product, sums.len() * n);
@@ -175,18 +179,20 @@ pub async fn inject_sums(
         return Ok(cut(&TileShare { u: a, v: b }));
     }
     let halves = op.dealt(Purpose::Bit, bits.len() * n).await?;
-    let products = if shared_count > 0 { op.dealt(Purpose::BitTimesMask, shared_count * n).await? } else { Vec::new() };
-    let mut products = products.chunks(n.max(1));
+    let products =
+        if shared_count > 0 { op.dealt(Purpose::BitTimesMask, shared_count * n).await? } else { Words::none() };
+    let mut products = (0..shared_count).map(|i| products.at(i * n..(i + 1) * n));
     let mut mask = op.own_mask(Purpose::Product, sums.len() * n);
-    let (mut mine, mut t) = (mask.clone(), vec![0; sums.len() * n]);
+    let (mut mine, mut t) = (mask.clone(), tile.device().zeros(sums.len() * n));
     for (k, sum) in sums.iter().enumerate() {
-        let (z, t) = (&mut mine[k * n..(k + 1) * n], &mut t[k * n..(k + 1) * n]);
+        let range = k * n..(k + 1) * n;
         for (j, factor) in sum {
-            let (m, halves) = (&bits[*j].m, &halves[j * n..(j + 1) * n]);
+            let (z, t) = (mine.at_mut(range.clone()), t.at_mut(range.clone()));
+            let (m, halves) = (bits[*j].m.all(), halves.at(j * n..(j + 1) * n));
             match factor {
                 Factor::Share(y) => {
-                    let products = products.next().unwrap_or_default();
-                    elementwise::inject_addend(z, t, m, [&y.u, &y.v], [halves, products]);
+                    let products = products.next().expect("dealt for every shared factor");
+                    elementwise::inject_addend(z, t, m, [y.u.all(), y.v.all()], [halves, products]);
                 }
                 Factor::Public(k) => elementwise::inject_public_addend(z, t, m, *k, halves),
             }
@@ -203,21 +209,21 @@ async fn combine(
     tile: &Tile<'_>,
     terms: &[Term<'_>],
     n: usize,
-) -> Result<(TileShare, Vec<Option<Vec<u64>>>), ProtocolError> {
+) -> Result<(TileShare, Vec<Option<Words>>), ProtocolError> {
     let mut halves = Vec::with_capacity(terms.len());
     if tile.is_helper() {
         for term in terms {
             deal_term(tile, term, n);
-            halves.push(Some(vec![]));
+            halves.push(Some(Words::none()));
         }
         let (mut a, mut b) = tile.op().masks(Purpose::Product, n);
         elementwise::scale(&mut a, u64::MAX);
         elementwise::scale(&mut b, u64::MAX);
         return Ok((TileShare { u: a, v: b }, halves));
     }
-    let (mut z, mut t) = (vec![0; n], vec![0; n]);
+    let (mut z, mut t) = (tile.device().zeros(n), tile.device().zeros(n));
     for term in terms {
-        halves.push(add_term(tile, term, &mut z, &mut t).await?);
+        halves.push(add_term(tile, term, z.all_mut(), t.all_mut()).await?);
     }
     let op = tile.op();
     let mut mask = op.own_mask(Purpose::Product, n);
@@ -245,9 +251,9 @@ fn deal_term(tile: &Tile<'_>, term: &Term<'_>, n: usize) {
 async fn add_term(
     tile: &Tile<'_>,
     term: &Term<'_>,
-    z: &mut [u64],
-    t: &mut [u64],
-) -> Result<Option<Vec<u64>>, ProtocolError> {
+    z: SliceMut<'_>,
+    t: SliceMut<'_>,
+) -> Result<Option<Words>, ProtocolError> {
     let (op, n) = (tile.op(), z.len());
     match term {
         Term::Share(bits, x, kept) => {
@@ -255,15 +261,20 @@ async fn add_term(
                 Some(_) => None,
                 None => Some(op.dealt(Purpose::Bit, n).await?),
             };
-            let halves = kept.or(dealt.as_deref()).expect("halves come one way or the other");
+            let halves = kept.or(dealt.as_ref()).expect("halves come one way or the other");
             let products = op.dealt(Purpose::BitTimesMask, n).await?;
-            elementwise::inject_addend(z, t, &bits.m, [&x.u, &x.v], [halves, &products]);
+            elementwise::inject_addend(z, t, bits.m.all(), [x.u.all(), x.v.all()], [halves.all(), products.all()]);
             Ok(dealt)
         }
         Term::Public(bits, k) => {
             let halves = op.dealt(Purpose::Bit, n).await?;
-            elementwise::inject_public_addend(z, t, &bits.m, *k, &halves);
+            elementwise::inject_public_addend(z, t, bits.m.all(), *k, halves.all());
             Ok(Some(halves))
         }
     }
+}
+
+fn joined(pieces: impl Iterator<Item = Words>) -> Words {
+    let pieces: Vec<Words> = pieces.collect();
+    Words::concat(pieces.iter().map(Words::all))
 }

@@ -19,10 +19,10 @@ pub async fn input(tile: &Tile<'_>, values: Option<Vec<u64>>, len: usize) -> Res
     match (tile.role(), values) {
         (Role::Helper, Some(values)) => {
             assert_eq!(values.len(), len, "the caller's own values have the length that it names");
-            let (u, v) = op.deal(Purpose::Input, values);
+            let (u, v) = op.deal(Purpose::Input, tile.device().hold(values));
             Ok(TileShare { u, v })
         }
         (Role::Helper, None) => panic!("the helper brings the values"),
-        _ => Ok(TileShare { u: vec![0; len], v: op.dealt(Purpose::Input, len).await? }),
+        _ => Ok(TileShare { u: tile.device().zeros(len), v: op.dealt(Purpose::Input, len).await? }),
     }
 }

@@ -45,7 +45,7 @@ pub use prss::{PairKeys, Purpose};
 pub use random::{biased, biased_bits, random_bits};
 pub use tile::{Op, Role, Tile, join, split_in_three, tile_ranges};
 pub use trunc::{trunc, trunc_exact, trunc_floor};
-pub use value::{Bits, DoubledPartial, TileShare, View};
+pub use value::{Bits, DoubledPartial, Known, Replicated, ReplicatedView, TileShare, View};
 pub use wire::{FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, parse_frame};
 
 #[cfg(any(test, feature = "test-world"))]

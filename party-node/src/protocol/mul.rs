@@ -2,7 +2,7 @@
 
 use super::value::{DoubledPartial, TileShare, View};
 use super::{ProtocolError, Purpose, Role, Tile, trunc};
-use crate::compute::{ConvShape, Operand, Sum, elementwise};
+use crate::compute::{ConvShape, Operand, SliceMut, Sum, elementwise};
 
 /// Coefficients `(of u, of v)` of a party's factor in `2xy = (t+2a)(t'+2a') + (t+2b)(t'+2b') - 2(a-b)(a'-b')`.
 const EVALUATOR: (u64, u64) = (1, 2);
@@ -16,7 +16,7 @@ fn coefficients(tile: &Tile<'_>) -> (u64, (u64, u64)) {
 /// An additive sharing of `2 x y`, element by element. Local.
 pub fn mul_doubled(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> DoubledPartial {
     let (scale, (_, c)) = coefficients(tile);
-    DoubledPartial(elementwise::product_of_sums(scale, c, [&x.u, &x.v], [&y.u, &y.v]))
+    DoubledPartial(elementwise::product_of_sums(scale, c, [x.u.all(), x.v.all()], [y.u.all(), y.v.all()]))
 }
 
 /// An additive sharing of `2 x^2`. Local.
@@ -56,7 +56,7 @@ impl<'a> Matrix<'a> {
 }
 
 /// An additive sharing of twice a matrix product, added to `out`. Local; one GEMM.
-pub fn matmul_doubled(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>, out: &mut [u64]) {
+pub fn matmul_doubled(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>, out: SliceMut<'_>) {
     let (scale, factors) = coefficients(tile);
     tile.device().gemm(x.operand(scale, factors), y.operand(1, factors), out);
 }
@@ -73,25 +73,25 @@ pub fn matmul_doubled(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>, out: &mut [
 /// | Reveals | nothing |
 /// | Source | as [`trunc`]; one product per party is the identity at [`mul_doubled`] |
 pub async fn matmul(tile: &Tile<'_>, x: Matrix<'_>, y: Matrix<'_>) -> Result<TileShare, ProtocolError> {
-    let mut out = vec![0; x.rows * y.cols];
-    matmul_doubled(tile, x, y, &mut out);
+    let mut out = tile.device().zeros(x.rows * y.cols);
+    matmul_doubled(tile, x, y, out.all_mut());
     trunc(tile, DoubledPartial(out), tile.party().fixed().bits() + 1).await
 }
 
 /// An additive sharing of twice a convolution, added to `out`. Local; one convolution.
-pub fn conv_doubled(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>, out: &mut [u64]) {
+pub fn conv_doubled(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>, out: SliceMut<'_>) {
     let [x, w] = factors(tile, x, w);
     tile.device().conv(shape, x, w, out);
 }
 
 /// An additive sharing of twice the gradient of a convolution's weights, added to `out`. Local; one convolution.
-pub fn conv_weights_doubled(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, gradient: View<'_>, out: &mut [u64]) {
+pub fn conv_weights_doubled(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, gradient: View<'_>, out: SliceMut<'_>) {
     let [x, gradient] = factors(tile, x, gradient);
     tile.device().conv_weights(shape, x, gradient, out);
 }
 
 /// An additive sharing of twice the gradient of a convolution's images, added to `out`. Local; one convolution.
-pub fn conv_images_doubled(tile: &Tile<'_>, shape: &ConvShape, gradient: View<'_>, w: View<'_>, out: &mut [u64]) {
+pub fn conv_images_doubled(tile: &Tile<'_>, shape: &ConvShape, gradient: View<'_>, w: View<'_>, out: SliceMut<'_>) {
     let [gradient, w] = factors(tile, gradient, w);
     tile.device().conv_images(shape, gradient, w, out);
 }
@@ -117,8 +117,8 @@ fn factors<'a>(tile: &Tile<'_>, x: View<'a>, y: View<'a>) -> [Sum<'a>; 2] {
 /// | Reveals | nothing |
 /// | Source | as [`trunc`]; a convolution is bilinear, so the identity at [`mul_doubled`] holds for it |
 pub async fn conv(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>) -> Result<TileShare, ProtocolError> {
-    let mut out = vec![0; shape.output_len()];
-    conv_doubled(tile, shape, x, w, &mut out);
+    let mut out = tile.device().zeros(shape.output_len());
+    conv_doubled(tile, shape, x, w, out.all_mut());
     trunc(tile, DoubledPartial(out), tile.party().fixed().bits() + 1).await
 }
 
@@ -138,7 +138,7 @@ pub async fn conv(tile: &Tile<'_>, shape: &ConvShape, x: View<'_>, w: View<'_>) 
 pub async fn mul(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<TileShare, ProtocolError> {
     let (op, n) = (tile.op(), x.len());
     if tile.is_helper() {
-        let mut d = elementwise::product_of_sums(1, 1, [&x.u, &x.v], [&y.u, &y.v]);
+        let mut d = elementwise::product_of_sums(1, 1, [x.u.all(), x.v.all()], [y.u.all(), y.v.all()]);
         let (mask_a, mask_b) = op.masks(Purpose::Product, n);
         elementwise::sub_assign(&mut d, &mask_a);
         elementwise::sub_assign(&mut d, &mask_b);
@@ -147,10 +147,7 @@ pub async fn mul(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<TileSh
     }
     let mut mine = op.own_mask(Purpose::Product, n);
     let with_a = u64::from(tile.role() == Role::A);
-    for (i, word) in mine.iter_mut().enumerate() {
-        let both = x.u[i].wrapping_mul(y.v[i].wrapping_add(with_a.wrapping_mul(y.u[i])));
-        *word = word.wrapping_add(both).wrapping_add(x.v[i].wrapping_mul(y.u[i]));
-    }
+    elementwise::add_cross_products(&mut mine, with_a, [x.u.all(), x.v.all()], [y.u.all(), y.v.all()]);
     op.open_sum(&mut mine, 0).await?;
     Ok(TileShare { u: mine, v: op.dealt(Purpose::Output, n).await? })
 }
@@ -160,7 +157,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::compute::reference;
+    use crate::compute::{HostSum, reference};
     use crate::world::{Cost, World, assert_masked};
 
     proptest! {
@@ -206,9 +203,9 @@ mod tests {
     };
 
     /// A device's pass over plain words.
-    type Pass = fn(&ConvShape, Sum<'_>, Sum<'_>, &mut [u64]);
+    type Pass = fn(&ConvShape, HostSum<'_>, HostSum<'_>, &mut [u64]);
     /// Its sharing.
-    type DoubledPass = fn(&Tile<'_>, &ConvShape, View<'_>, View<'_>, &mut [u64]);
+    type DoubledPass = fn(&Tile<'_>, &ConvShape, View<'_>, View<'_>, SliceMut<'_>);
 
     /// Words of both signs up to 2^27: sums of products stay within 2^61.
     fn entries(seed: u64, len: usize) -> Vec<u64> {
@@ -216,8 +213,8 @@ mod tests {
         (0..len as u64).map(|i| entry(i).wrapping_sub(1 << 27)).collect()
     }
 
-    fn plain(words: &[u64]) -> Sum<'_> {
-        Sum { x: words, y: None, kx: 1, ky: 0 }
+    fn plain(words: &[u64]) -> HostSum<'_> {
+        HostSum { x: words, y: None, kx: 1, ky: 0 }
     }
 
     #[test]
@@ -236,8 +233,8 @@ mod tests {
                 let (x, y) = (entries(seed, left), entries(seed + 1000, right));
                 let helper = usize::try_from(seed).unwrap();
                 let (z, run) = World::new(seed).tile(helper, [&x, &y], async |tile, [x, y]| {
-                    let mut out = vec![0; len];
-                    doubled(tile, &SHAPE, x.view(), y.view(), &mut out);
+                    let mut out = tile.device().zeros(len);
+                    doubled(tile, &SHAPE, x.view(), y.view(), out.all_mut());
                     trunc(tile, DoubledPartial(out), 17).await
                 });
                 let mut want = vec![0; len];

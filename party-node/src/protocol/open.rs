@@ -26,7 +26,7 @@ pub async fn open(tile: &Tile<'_>, x: &TileShare) -> Result<Vec<u64>, ProtocolEr
     let mut opened = op.recv(me.prev(), x.len()).await?;
     elementwise::add_assign(&mut opened, &x.u);
     elementwise::add_assign(&mut opened, &x.v);
-    Ok(opened)
+    Ok(opened.into_host())
 }
 
 /// This party's addend of a value for an owner outside the parties, who joins the three. Callers check the reveal policy.
@@ -46,5 +46,5 @@ pub fn open_to_owner(tile: &Tile<'_>, x: &TileShare) -> Addend {
     let mut addend = op.stream(me.next(), Purpose::Zero, x.len());
     elementwise::sub_assign(&mut addend, &op.stream(me.prev(), Purpose::Zero, x.len()));
     elementwise::add_assign(&mut addend, first);
-    Addend::new(addend)
+    Addend::new(addend.into_host())
 }

@@ -2,6 +2,7 @@
 
 use super::value::Bits;
 use super::{ProtocolError, Purpose, Role, Tile, and};
+use crate::compute::Words;
 
 /// Bits of a [`biased_bits`] probability.
 const PROBABILITY_BITS: u32 = 8;
@@ -20,7 +21,7 @@ const PROBABILITY_BITS: u32 = 8;
 pub fn random_bits(tile: &Tile<'_>, words: usize) -> Bits {
     let op = tile.op();
     if tile.is_helper() {
-        return Bits { m: vec![], s: op.masks_of_bits(Purpose::Bit, words) };
+        return Bits { m: Words::none(), s: op.masks_of_bits(Purpose::Bit, words) };
     }
     let other = if tile.role() == Role::A { tile.helper().next() } else { tile.helper().prev() };
     Bits { m: op.stream(other, Purpose::RandomBit, words), s: op.own_mask(Purpose::Bit, words) }
@@ -40,8 +41,9 @@ pub fn random_bits(tile: &Tile<'_>, words: usize) -> Bits {
 pub async fn biased_bits(tile: &Tile<'_>, n: usize, probability: f64) -> Result<Bits, ProtocolError> {
     let (bound, words) = (bound(probability), n.div_ceil(64));
     if bound >> PROBABILITY_BITS != 0 {
-        let all = if tile.is_helper() { vec![] } else { vec![u64::MAX; words] };
-        return Ok(Bits { m: all, s: vec![0; words] });
+        let zeros = || tile.device().zeros(words);
+        let none = Bits { m: if tile.is_helper() { Words::none() } else { zeros() }, s: zeros() };
+        return Ok(none.negated());
     }
     // From the last bit of the bound that is set: below it lies whoever has a zero there. Then upward: a zero of the
     // bound asks for a zero and for what came before, a one for a zero or for what came before.

@@ -7,13 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, Waker};
 
 use shared::ids::PartyId;
-use shared::share::Share;
 
 use super::prss::Position;
-use super::value::{TileShare, View};
+use super::value::{Replicated, ReplicatedView, TileShare, View};
 use super::wire::Message;
 use super::{Party, ProtocolError, Purpose};
-use crate::compute::{Compute, Key, elementwise};
+use crate::compute::{Compute, Key, Slice, SliceMut, Words, elementwise};
 use crate::meter::Meter;
 
 /// What a party is in a tile.
@@ -224,19 +223,27 @@ impl<'p> Tile<'p> {
     }
 
     /// A share seen from this party's role.
-    pub fn view<'a>(&self, first: &'a [u64], second: &'a [u64]) -> View<'a> {
-        if self.role == Role::B { View { u: second, v: first } } else { View { u: first, v: second } }
+    pub fn view<'a>(&self, share: impl Into<ReplicatedView<'a>>) -> View<'a> {
+        share.into().seen_as(self.role)
     }
 
-    /// A copy of some elements of a share, seen from this party's role.
-    pub fn enter(&self, share: &Share, range: std::ops::Range<usize>) -> TileShare {
-        self.view(&share.first[range.clone()], &share.second[range]).to_owned()
+    /// Some elements of a share on this tile's device, seen from this party's role.
+    pub fn enter<'a>(&self, share: impl Into<ReplicatedView<'a>>, range: std::ops::Range<usize>) -> TileShare {
+        let View { u, v } = self.view(share.into().at(range));
+        TileShare { u: self.held(u), v: self.held(v) }
+    }
+
+    /// A copy on this tile's device.
+    fn held(&self, words: Slice<'_>) -> Words {
+        match words {
+            Slice::Host(words) => self.device().hold(words.to_vec()),
+        }
     }
 
     /// Back to the role-free form.
-    pub fn leave(&self, value: TileShare) -> Share {
+    pub fn leave(&self, value: TileShare) -> Replicated {
         let TileShare { u, v } = value;
-        if self.role == Role::B { Share { first: v, second: u } } else { Share { first: u, second: v } }
+        if self.role == Role::B { Replicated { first: v, second: u } } else { Replicated { first: u, second: v } }
     }
 
     fn other_evaluator(&self) -> PartyId {
@@ -286,21 +293,19 @@ pub struct Op<'t, 'p> {
 
 impl Op<'_, '_> {
     /// The next `len` words that this party and `peer` alone can derive.
-    pub(super) fn stream(&self, peer: PartyId, purpose: Purpose, len: usize) -> Vec<u64> {
-        let mut words = vec![0; len];
+    pub(super) fn stream(&self, peer: PartyId, purpose: Purpose, len: usize) -> Words {
         let (key, nonce) = self.position(peer, purpose, len);
-        self.tile.device().keystream(key, nonce, &mut words);
-        words
+        self.tile.device().keystream(key, nonce, len)
     }
 
     /// Adds the next words that this party and `peer` alone can derive.
-    fn add_stream(&self, peer: PartyId, purpose: Purpose, words: &mut [u64]) {
+    fn add_stream(&self, peer: PartyId, purpose: Purpose, words: SliceMut<'_>) {
         let (key, nonce) = self.position(peer, purpose, words.len());
         self.tile.device().keystream_add(key, nonce, words);
     }
 
     /// As [`Op::add_stream`], for bits.
-    fn xor_stream(&self, peer: PartyId, purpose: Purpose, words: &mut [u64]) {
+    fn xor_stream(&self, peer: PartyId, purpose: Purpose, words: SliceMut<'_>) {
         let (key, nonce) = self.position(peer, purpose, words.len());
         self.tile.device().keystream_xor(key, nonce, words);
     }
@@ -338,17 +343,18 @@ impl Op<'_, '_> {
         if got == expected { Ok(message) } else { Err(ProtocolError::Length { peer: from, expected, got }) }
     }
 
-    pub(super) fn send(&self, to: PartyId, words: &[u64]) {
-        self.send_bytes(to, bytemuck::cast_slice(words));
+    pub(super) fn send<'a>(&self, to: PartyId, words: impl Into<Slice<'a>>) {
+        self.send_bytes(to, bytemuck::cast_slice(&words.into().on_host()));
     }
 
-    pub(super) async fn recv(&self, from: PartyId, len: usize) -> Result<Vec<u64>, ProtocolError> {
+    pub(super) async fn recv(&self, from: PartyId, len: usize) -> Result<Words, ProtocolError> {
         let message = self.recv_message(from, 8 * len).await?;
-        Ok(message.payload().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect())
+        let words = message.payload().as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+        Ok(self.tile.device().hold(words.collect()))
     }
 
     /// Helper: shares values that it knows. A's half is a stream, B's is sent. Returns both.
-    pub fn deal(&self, purpose: Purpose, mut values: Vec<u64>) -> (Vec<u64>, Vec<u64>) {
+    pub fn deal(&self, purpose: Purpose, mut values: Words) -> (Words, Words) {
         let half = self.stream(self.tile.helper.prev(), purpose, values.len());
         elementwise::sub_assign(&mut values, &half);
         self.send(self.tile.helper.next(), &values);
@@ -356,13 +362,13 @@ impl Op<'_, '_> {
     }
 
     /// Helper: XOR-shares bits that it knows.
-    pub(super) fn deal_bits(&self, purpose: Purpose, mut bits: Vec<u64>) {
-        self.xor_stream(self.tile.helper.prev(), purpose, &mut bits);
+    pub(super) fn deal_bits(&self, purpose: Purpose, mut bits: Words) {
+        self.xor_stream(self.tile.helper.prev(), purpose, bits.all_mut());
         self.send(self.tile.helper.next(), &bits);
     }
 
     /// Evaluator: its own half of what the helper deals.
-    pub async fn dealt(&self, purpose: Purpose, len: usize) -> Result<Vec<u64>, ProtocolError> {
+    pub async fn dealt(&self, purpose: Purpose, len: usize) -> Result<Words, ProtocolError> {
         match self.tile.role {
             Role::A => Ok(self.stream(self.tile.helper, purpose, len)),
             _ => self.recv(self.tile.helper, len).await,
@@ -370,66 +376,68 @@ impl Op<'_, '_> {
     }
 
     /// Evaluator: the mask of what it sends to the other evaluator.
-    pub(super) fn own_mask(&self, purpose: Purpose, len: usize) -> Vec<u64> {
+    pub(super) fn own_mask(&self, purpose: Purpose, len: usize) -> Words {
         self.stream(self.tile.helper, purpose, len)
     }
 
     /// Evaluator: masks what it sends to the other evaluator.
-    pub(super) fn add_own_mask(&self, purpose: Purpose, words: &mut [u64]) {
-        self.add_stream(self.tile.helper, purpose, words);
+    pub(super) fn add_own_mask(&self, purpose: Purpose, words: &mut Words) {
+        self.add_stream(self.tile.helper, purpose, words.all_mut());
     }
 
     /// Helper: adds the masks of A and of B.
-    pub(super) fn add_masks(&self, purpose: Purpose, words: &mut [u64]) {
-        self.add_stream(self.tile.helper.prev(), purpose, words);
-        self.add_stream(self.tile.helper.next(), purpose, words);
+    pub(super) fn add_masks(&self, purpose: Purpose, words: &mut Words) {
+        self.add_stream(self.tile.helper.prev(), purpose, words.all_mut());
+        self.add_stream(self.tile.helper.next(), purpose, words.all_mut());
     }
 
     /// Helper: the masks of A and of B.
-    pub(super) fn masks(&self, purpose: Purpose, len: usize) -> (Vec<u64>, Vec<u64>) {
+    pub(super) fn masks(&self, purpose: Purpose, len: usize) -> (Words, Words) {
         let helper = self.tile.helper;
         (self.stream(helper.prev(), purpose, len), self.stream(helper.next(), purpose, len))
     }
 
     /// Helper: the masks of A and of B together, for bits.
-    pub(super) fn masks_of_bits(&self, purpose: Purpose, len: usize) -> Vec<u64> {
+    pub(super) fn masks_of_bits(&self, purpose: Purpose, len: usize) -> Words {
         let mut masks = self.stream(self.tile.helper.prev(), purpose, len);
-        self.xor_stream(self.tile.helper.next(), purpose, &mut masks);
+        self.xor_stream(self.tile.helper.next(), purpose, masks.all_mut());
         masks
     }
 
     /// Evaluator: sends masked words to the other one and adds the other's, and a constant. One round.
-    pub(super) async fn open_sum(&self, masked: &mut [u64], constant: u64) -> Result<(), ProtocolError> {
-        elementwise::add_bytes(masked, self.exchange(masked).await?.payload(), constant);
+    pub(super) async fn open_sum(&self, masked: &mut Words, constant: u64) -> Result<(), ProtocolError> {
+        let message = self.exchange(masked).await?;
+        elementwise::add_bytes(masked, message.payload(), constant);
         Ok(())
     }
 
     /// As [`Op::open_sum`], for bits.
-    pub(super) async fn open_xor(&self, masked: &mut [u64]) -> Result<(), ProtocolError> {
-        elementwise::xor_bytes(masked, self.exchange(masked).await?.payload());
+    pub(super) async fn open_xor(&self, masked: &mut Words) -> Result<(), ProtocolError> {
+        let message = self.exchange(masked).await?;
+        elementwise::xor_bytes(masked, message.payload());
         Ok(())
     }
 
-    async fn exchange(&self, masked: &[u64]) -> Result<Message, ProtocolError> {
+    async fn exchange(&self, masked: &Words) -> Result<Message, ProtocolError> {
         let other = self.tile.other_evaluator();
         self.send(other, masked);
         self.recv_message(other, 8 * masked.len()).await
     }
 
     /// Evaluator: sends masked values below `2^bits` to the other one, packed, and returns the other's. One round.
-    pub(super) async fn exchange_packed(&self, masked: &[u64], bits: u32) -> Result<Vec<u64>, ProtocolError> {
+    pub(super) async fn exchange_packed(&self, masked: &Words, bits: u32) -> Result<Words, ProtocolError> {
         let other = self.tile.other_evaluator();
         self.send_packed(other, masked, bits);
         self.recv_packed(other, masked.len(), bits).await
     }
 
-    pub(super) fn send_packed(&self, to: PartyId, words: &[u64], bits: u32) {
+    pub(super) fn send_packed(&self, to: PartyId, words: &Words, bits: u32) {
         self.send_bytes(to, &elementwise::pack(words, bits));
     }
 
-    pub(super) async fn recv_packed(&self, from: PartyId, len: usize, bits: u32) -> Result<Vec<u64>, ProtocolError> {
+    pub(super) async fn recv_packed(&self, from: PartyId, len: usize, bits: u32) -> Result<Words, ProtocolError> {
         let message = self.recv_message(from, elementwise::packed_bytes(len, bits)).await?;
-        Ok(elementwise::unpack(message.payload(), len, bits))
+        Ok(self.tile.device().unpack(message.payload(), len, bits))
     }
 }
 

@@ -4,7 +4,7 @@ use shared::job::Truncation;
 
 use super::value::{DoubledPartial, TileShare};
 use super::{Op, ProtocolError, Purpose, Role, Tile, carry, to_arithmetic};
-use crate::compute::elementwise;
+use crate::compute::{Words, elementwise};
 use crate::meter::Phase;
 
 /// Drops `shift` bits of a doubled product.
@@ -56,7 +56,7 @@ async fn truncated(
     v: DoubledPartial,
     shift: u32,
     variant: Variant,
-) -> Result<(TileShare, Vec<u64>), ProtocolError> {
+) -> Result<(TileShare, Words), ProtocolError> {
     assert!((1..=62).contains(&shift), "a product has a sign, a guard bit and at least one bit to drop");
     if tile.is_helper() {
         Ok(trunc_helper(tile, v, shift, variant))
@@ -65,7 +65,7 @@ async fn truncated(
     }
 }
 
-fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, variant: Variant) -> (TileShare, Vec<u64>) {
+fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, variant: Variant) -> (TileShare, Words) {
     let outer = tile.meter().switch(Phase::Truncate);
     let (op, mut mask) = (tile.op(), v.0);
     elementwise::negate(&mut mask);
@@ -81,13 +81,12 @@ fn trunc_helper(tile: &Tile<'_>, v: DoubledPartial, shift: u32, variant: Variant
 }
 
 /// The low `shift` bits of every word, flipped where `flip` has ones; nothing unless the variant needs them.
-fn low_bits(words: &[u64], flip: u64, shift: u32, variant: Variant) -> Vec<u64> {
-    let low = (1 << shift) - 1;
-    if variant == Variant::Floor { words.iter().map(|word| (word ^ flip) & low).collect() } else { vec![] }
+fn low_bits(words: &Words, flip: u64, shift: u32, variant: Variant) -> Words {
+    if variant == Variant::Floor { elementwise::low_bits(words, flip, shift) } else { Words::none() }
 }
 
 /// Helper: shares the top bit of its mask mod `2^shift`, and takes the masks of the wrap bit off its components.
-fn deal_wrap(op: &Op<'_, '_>, tile: &Tile<'_>, mut top: Vec<u64>, a: &mut [u64], b: &mut [u64], shift: u32) {
+fn deal_wrap(op: &Op<'_, '_>, tile: &Tile<'_>, mut top: Words, a: &mut Words, b: &mut Words, shift: u32) {
     let half = op.stream(tile.helper().prev(), Purpose::MaskTop, top.len());
     elementwise::sub_assign(&mut top, &half);
     op.send_packed(tile.helper().next(), &top, shift);
@@ -97,7 +96,7 @@ fn deal_wrap(op: &Op<'_, '_>, tile: &Tile<'_>, mut top: Vec<u64>, a: &mut [u64],
 }
 
 /// Evaluator: its share of the top bit of the helper's mask, mod `2^shift`.
-async fn dealt_top(op: &Op<'_, '_>, tile: &Tile<'_>, n: usize, shift: u32) -> Result<Vec<u64>, ProtocolError> {
+async fn dealt_top(op: &Op<'_, '_>, tile: &Tile<'_>, n: usize, shift: u32) -> Result<Words, ProtocolError> {
     match tile.role() {
         Role::A => Ok(op.own_mask(Purpose::MaskTop, n)),
         _ => op.recv_packed(tile.helper(), n, shift).await,
@@ -109,14 +108,14 @@ async fn trunc_evaluator(
     v: DoubledPartial,
     shift: u32,
     variant: Variant,
-) -> Result<(TileShare, Vec<u64>), ProtocolError> {
+) -> Result<(TileShare, Words), ProtocolError> {
     let (op, n, mut w) = (tile.op(), v.len(), v.0);
     tile.meter().within(Phase::Truncate, || op.add_own_mask(Purpose::Product, &mut w));
     op.open_sum(&mut w, if variant == Variant::Fast { 0 } else { 1 << 62 }).await?;
     let mut own = op.dealt(Purpose::Output, n).await?;
     if variant == Variant::Fast {
         elementwise::shift_right(&mut w, shift);
-        return Ok((TileShare { u: w, v: own }, vec![]));
+        return Ok((TileShare { u: w, v: own }, Words::none()));
     }
     let top = dealt_top(&op, tile, n, shift).await?;
     let (wrap_mask, wrap, low) = tile.meter().within(Phase::Truncate, || {
@@ -147,7 +146,7 @@ pub async fn trunc_floor(tile: &Tile<'_>, v: DoubledPartial, shift: u32) -> Resu
     let n = v.len();
     let (rounded, low) = truncated(tile, v, shift, Variant::Floor).await?;
     // R > W (low bits) is the carry out of R + (2^shift - 1 - W).
-    let borrow = carry(tile, &low, shift).await?;
+    let borrow = carry(tile, low.all(), shift).await?;
     Ok(rounded.minus(&to_arithmetic(tile, &borrow, n).await?))
 }
 

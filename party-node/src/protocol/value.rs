@@ -1,29 +1,124 @@
 //! Values inside a tile, as one party sees them from its role. Linear operations are local.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
+
+use shared::ids::PartyId;
+use shared::share::Share;
 
 use super::{Role, Tile};
-use crate::compute::elementwise;
+use crate::compute::{Compute, Slice, SliceMut, Words, elementwise, moves};
+
+/// One party's part of a replicated sharing, on its device: what outlasts a tile.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Replicated {
+    /// `x_i`.
+    pub first: Words,
+    /// `x_{i+1}`.
+    pub second: Words,
+}
+
+/// A borrowed [`Replicated`], or a [`Share`] that is not on a device yet.
+#[derive(Clone, Copy)]
+pub struct ReplicatedView<'a> {
+    first: Slice<'a>,
+    second: Slice<'a>,
+}
+
+impl fmt::Debug for Replicated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Replicated(<{} elements>)", self.len())
+    }
+}
+
+impl Replicated {
+    /// A share on the device that will compute with it.
+    pub fn on(device: &dyn Compute, share: Share) -> Self {
+        Self { first: device.hold(share.first), second: device.hold(share.second) }
+    }
+
+    /// A sharing of public zeros.
+    pub fn zeros(device: &dyn Compute, len: usize) -> Self {
+        Self { first: device.zeros(len), second: device.zeros(len) }
+    }
+
+    /// The part of `party` in a sharing of words that all parties know.
+    pub fn of_public(device: &dyn Compute, party: PartyId, words: Vec<u64>) -> Self {
+        Self::on(device, Share::of_public(party, words))
+    }
+
+    /// Off the device, for a file or an owner.
+    pub fn into_share(self) -> Share {
+        Share { first: self.first.into_host(), second: self.second.into_host() }
+    }
+
+    /// Pieces joined end to end.
+    pub fn concat(pieces: &[Self]) -> Self {
+        let join = |part: fn(&Self) -> &Words| Words::concat(pieces.iter().map(|piece| part(piece).all()));
+        Self { first: join(|piece| &piece.first), second: join(|piece| &piece.second) }
+    }
+
+    /// A copy of some elements.
+    #[must_use]
+    pub fn piece(&self, range: Range<usize>) -> Self {
+        Self { first: self.first.at(range.clone()).to_words(), second: self.second.at(range).to_words() }
+    }
+
+    /// Elements shared.
+    pub fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    /// Whether nothing is shared.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+}
+
+impl<'a> From<&'a Replicated> for ReplicatedView<'a> {
+    fn from(share: &'a Replicated) -> Self {
+        Self { first: share.first.all(), second: share.second.all() }
+    }
+}
+
+impl<'a> From<&'a Share> for ReplicatedView<'a> {
+    fn from(share: &'a Share) -> Self {
+        Self { first: Slice::from(&share.first), second: Slice::from(&share.second) }
+    }
+}
+
+impl<'a> ReplicatedView<'a> {
+    /// Some elements.
+    #[must_use]
+    pub fn at(self, range: Range<usize>) -> Self {
+        Self { first: self.first.at(range.clone()), second: self.second.at(range) }
+    }
+
+    /// As a party sees it from its role.
+    pub(super) fn seen_as(self, role: Role) -> View<'a> {
+        let Self { first, second } = self;
+        if role == Role::B { View { u: second, v: first } } else { View { u: first, v: second } }
+    }
+}
 
 /// A shared vector `x = t + a + b`. Evaluators: `u = t`, `v` = their own of `a` and `b`. Helper: `u = a`, `v = b`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct TileShare {
-    pub(super) u: Vec<u64>,
-    pub(super) v: Vec<u64>,
+    pub(super) u: Words,
+    pub(super) v: Words,
 }
 
 /// A borrowed [`TileShare`].
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    pub(super) u: &'a [u64],
-    pub(super) v: &'a [u64],
+    pub(super) u: Slice<'a>,
+    pub(super) v: Slice<'a>,
 }
 
 impl View<'_> {
     /// A copy of its own.
     pub fn to_owned(self) -> TileShare {
-        TileShare { u: self.u.to_vec(), v: self.v.to_vec() }
+        TileShare { u: self.u.to_words(), v: self.v.to_words() }
     }
 }
 
@@ -35,14 +130,17 @@ impl fmt::Debug for TileShare {
 
 impl TileShare {
     /// A sharing of public zeros.
-    pub fn zeros(len: usize) -> Self {
-        Self { u: vec![0; len], v: vec![0; len] }
+    pub fn zeros(tile: &Tile<'_>, len: usize) -> Self {
+        Self { u: tile.device().zeros(len), v: tile.device().zeros(len) }
     }
 
     /// A sharing of a public value.
     pub fn public(tile: &Tile<'_>, values: Vec<u64>) -> Self {
-        let zeros = vec![0; values.len()];
-        if tile.is_helper() { Self { u: zeros.clone(), v: zeros } } else { Self { u: values, v: zeros } }
+        let len = values.len();
+        if tile.is_helper() {
+            return Self::zeros(tile, len);
+        }
+        Self { u: tile.device().hold(values), v: tile.device().zeros(len) }
     }
 
     /// Elements shared.
@@ -57,16 +155,17 @@ impl TileShare {
 
     /// Borrows it.
     pub fn view(&self) -> View<'_> {
-        View { u: &self.u, v: &self.v }
+        View { u: self.u.all(), v: self.v.all() }
     }
 
     /// What this party knows of `x` alone: `t`, or the mask `a + b` at the helper.
-    pub fn known(&self, tile: &Tile<'_>) -> Cow<'_, [u64]> {
-        let mut known = Cow::Borrowed(&self.u[..]);
-        if tile.is_helper() {
-            elementwise::add_assign(known.to_mut(), &self.v);
+    pub fn known(&self, tile: &Tile<'_>) -> Known<'_> {
+        if !tile.is_helper() {
+            return Known::Component(self.u.all());
         }
-        known
+        let mut mask = self.u.clone();
+        elementwise::add_assign(&mut mask, &self.v);
+        Known::Mask(mask)
     }
 
     /// `x += y`.
@@ -103,13 +202,19 @@ impl TileShare {
         self
     }
 
+    /// Public multiples, element by element.
+    #[must_use]
+    pub fn times_each(mut self, factors: &[u64]) -> Self {
+        elementwise::scale_each(&mut self.u, factors);
+        elementwise::scale_each(&mut self.v, factors);
+        self
+    }
+
     /// `x + k` for a public number.
     #[must_use]
     pub fn plus_public(mut self, tile: &Tile<'_>, k: u64) -> Self {
         if !tile.is_helper() {
-            for word in &mut self.u {
-                *word = word.wrapping_add(k);
-            }
+            elementwise::add_constant(&mut self.u, k);
         }
         self
     }
@@ -117,47 +222,63 @@ impl TileShare {
     /// Adds a row to every row.
     pub fn add_row(&mut self, row: View<'_>) {
         for (into, row) in [(&mut self.u, row.u), (&mut self.v, row.v)] {
-            for chunk in into.chunks_mut(row.len()) {
-                elementwise::add_assign(chunk, row);
-            }
+            elementwise::add_row(into, row);
         }
     }
 
-    /// Applies a rearrangement (gather, sum of columns, ...) to both components: any linear map with public shape.
+    /// Applies a linear map of public shape (gather, sum of columns, ...) to both components.
     #[must_use]
-    pub fn map(&self, linear: impl Fn(&[u64]) -> Vec<u64>) -> Self {
-        Self { u: linear(&self.u), v: linear(&self.v) }
+    pub fn map(&self, linear: impl Fn(Slice<'_>) -> Words) -> Self {
+        Self { u: linear(self.u.all()), v: linear(self.v.all()) }
     }
 
     /// Changes both components by a linear map of another value's: `linear(into, from)`, with public shape.
-    pub fn update(&mut self, from: &TileShare, linear: impl Fn(&mut [u64], &[u64])) {
-        linear(&mut self.u, &from.u);
-        linear(&mut self.v, &from.v);
+    pub fn update(&mut self, from: &TileShare, linear: impl Fn(SliceMut<'_>, Slice<'_>)) {
+        linear(self.u.all_mut(), from.u.all());
+        linear(self.v.all_mut(), from.v.all());
     }
 
-    /// Applies a rearrangement to several values at once.
-    pub fn merged(values: &[TileShare], linear: impl Fn(&[&[u64]]) -> Vec<u64>) -> Self {
-        let part = |part: fn(&TileShare) -> &[u64]| linear(&values.iter().map(part).collect::<Vec<_>>());
-        Self { u: part(|value| &value.u), v: part(|value| &value.v) }
+    /// Elements from the places that are named.
+    #[must_use]
+    pub fn gather(&self, places: impl Iterator<Item = usize> + Clone) -> Self {
+        self.map(|part| moves::gather(part, places.clone()))
     }
 
     /// Joins pieces end to end.
     pub fn concat(pieces: &[&TileShare]) -> Self {
-        let join = |part: fn(&TileShare) -> &[u64]| pieces.iter().map(|p| part(p)).collect::<Vec<_>>().concat();
-        Self { u: join(|p| &p.u), v: join(|p| &p.v) }
+        let join = |part: fn(&TileShare) -> &Words| Words::concat(pieces.iter().map(|piece| part(piece).all()));
+        Self { u: join(|piece| &piece.u), v: join(|piece| &piece.v) }
     }
 
     /// A piece of it.
     #[must_use]
-    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
-        Self { u: self.u[range.clone()].to_vec(), v: self.v[range].to_vec() }
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        Self { u: self.u.at(range.clone()).to_words(), v: self.v.at(range).to_words() }
+    }
+}
+
+/// What a party knows of a value alone.
+pub enum Known<'a> {
+    /// An evaluator: a component as it stands.
+    Component(Slice<'a>),
+    /// The helper: the sum of its components.
+    Mask(Words),
+}
+
+impl Known<'_> {
+    /// The words.
+    pub fn words(&self) -> Slice<'_> {
+        match self {
+            Self::Component(words) => *words,
+            Self::Mask(words) => words.all(),
+        }
     }
 }
 
 /// An additive sharing of `2xy` over the three parties: what one product per party gives. Only truncation accepts it.
 /// Partials of different helpers, tiles and lanes may be summed.
 #[derive(Clone, PartialEq, Eq)]
-pub struct DoubledPartial(pub(crate) Vec<u64>);
+pub struct DoubledPartial(pub(crate) Words);
 
 impl fmt::Debug for DoubledPartial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -195,9 +316,27 @@ impl DoubledPartial {
         self
     }
 
-    /// This party's addend, element by element.
-    pub fn addends(&mut self) -> &mut [u64] {
-        &mut self.0
+    /// This party's addends.
+    pub fn addends(&self) -> Slice<'_> {
+        self.0.all()
+    }
+
+    /// This party's addends, to add to them.
+    pub fn addends_mut(&mut self) -> SliceMut<'_> {
+        self.0.all_mut()
+    }
+
+    /// The elements of another behind these.
+    #[must_use]
+    pub fn followed_by(mut self, other: &DoubledPartial) -> Self {
+        self.0.append(&other.0);
+        self
+    }
+
+    /// Sums of the columns of a matrix.
+    #[must_use]
+    pub fn column_sums(&self, columns: usize) -> Self {
+        Self(elementwise::column_sums(&self.0, columns))
     }
 
     /// Elements.
@@ -215,9 +354,9 @@ impl DoubledPartial {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Bits {
     /// Masked bits; empty at the helper.
-    pub(super) m: Vec<u64>,
+    pub(super) m: Words,
     /// Own share of the mask; the whole mask at the helper.
-    pub(super) s: Vec<u64>,
+    pub(super) s: Words,
 }
 
 impl fmt::Debug for Bits {
@@ -229,8 +368,8 @@ impl fmt::Debug for Bits {
 impl Bits {
     /// Which of two dealt entries the bit stands for, packed: the masked bit at the evaluators, who take the entry of
     /// that number; the mask at the helper, who swaps the entries where it is set.
-    pub(crate) fn selector(&self) -> &[u64] {
-        if self.m.is_empty() { &self.s } else { &self.m }
+    pub(crate) fn selector(&self) -> Slice<'_> {
+        if self.m.is_empty() { self.s.all() } else { self.m.all() }
     }
 
     /// Exclusive or.
@@ -244,9 +383,7 @@ impl Bits {
     /// Negation.
     #[must_use]
     pub fn negated(mut self) -> Self {
-        for word in &mut self.m {
-            *word = !*word;
-        }
+        elementwise::complement(&mut self.m);
         self
     }
 
@@ -259,34 +396,25 @@ impl Bits {
 
     /// Joins planes end to end.
     pub fn concat<'a>(planes: impl IntoIterator<Item = &'a Bits>) -> Self {
-        let mut all = Self { m: vec![], s: vec![] };
-        for plane in planes {
-            all.m.extend_from_slice(&plane.m);
-            all.s.extend_from_slice(&plane.s);
-        }
-        all
+        let planes: Vec<&Bits> = planes.into_iter().collect();
+        let join = |part: fn(&Bits) -> &Words| Words::concat(planes.iter().map(|plane| part(plane).all()));
+        Self { m: join(|plane| &plane.m), s: join(|plane| &plane.s) }
     }
 
     /// Cuts into planes of `width` words.
     pub fn planes(&self, width: usize) -> Vec<Self> {
         let count = self.s.len() / width.max(1);
-        let cut = |part: &[u64], i: usize| part.get(i * width..(i + 1) * width).map_or(vec![], <[u64]>::to_vec);
+        let cut = |part: &Words, i: usize| match part.len() {
+            0 => Words::none(),
+            _ => part.at(i * width..(i + 1) * width).to_words(),
+        };
         (0..count).map(|i| Self { m: cut(&self.m, i), s: cut(&self.s, i) }).collect()
     }
 
     /// Gathers single bits: bit `i` of the result is bit `pick(i)` of this plane.
     #[must_use]
     pub fn gather(&self, len: usize, pick: impl Fn(usize) -> usize) -> Self {
-        let gather = |part: &[u64]| {
-            if part.is_empty() {
-                return vec![];
-            }
-            let mut out = vec![0; len.div_ceil(64)];
-            for i in 0..len {
-                out[i / 64] |= elementwise::bit(part, pick(i)) << (i % 64);
-            }
-            out
-        };
+        let gather = |part: &Words| moves::gather_bits(part.all(), len, &pick);
         Self { m: gather(&self.m), s: gather(&self.s) }
     }
 }

@@ -25,6 +25,7 @@ use super::control::{Commands, Reports, read_message, write_message};
 use super::lanes::LaneWork;
 use super::sealed_model::SealedModel;
 use super::{conclude, party, scrape};
+use crate::compute::Words;
 use crate::meter::{Meter, Phase};
 use crate::protocol::ProtocolError;
 use crate::train::{LaneError, LaneOutcome, LaneSetup, PartyData, TrainingData, run_lane};
@@ -165,9 +166,9 @@ fn greet(mut setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
         let key = setup.keys.for_inspection()[usize::from(peer != me.next())];
         assert_eq!(frame, key[0].to_le_bytes(), "{me} and {peer} hold different keys");
     }
-    let mut lanes = [1, u64::from(setup.lane.0)];
+    let mut lanes = Words::from(vec![1, u64::from(setup.lane.0)]);
     setup.collective.all_reduce(&mut lanes).map_err(|source| LaneError::Collective { step: Some(0), source })?;
-    assert_eq!(lanes, [2, 1]);
+    assert_eq!(lanes.into_host(), [2, 1]);
     (setup.progress)(1, 1);
     setup.transport.close().map_err(error)?;
     Ok(LaneOutcome {

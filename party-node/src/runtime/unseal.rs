@@ -9,7 +9,7 @@ use shared::wire::{
 };
 
 use super::failure::failure;
-use crate::train::{InferenceData, PartyData, TrainingData, Weights};
+use crate::train::{InferenceData, PartyData, StoredWeights, TrainingData};
 
 /// Stretches the seeds to shares of the sizes that the job names; what came over the channel is dropped on the way.
 pub(super) fn unseal(setup: &Setup, data: DataShare) -> Result<PartyData, Failure> {
@@ -51,11 +51,11 @@ fn weights(
     share: WeightsShare,
     public: bool,
     digest: &[u8; 32],
-) -> Result<Weights, Failure> {
+) -> Result<StoredWeights, Failure> {
     let wiring = model.wiring().expect("a job that was checked");
     let counts = (wiring.parameters(), wiring.buffers());
     match share {
-        WeightsShare::Secret { parameters, buffers } if !public => Ok(Weights {
+        WeightsShare::Secret { parameters, buffers } if !public => Ok(StoredWeights {
             parameters: open_share("parameters", parameters, counts.0, 1)?,
             averages: open_share("running averages", buffers, counts.1, 1)?,
         }),
@@ -64,7 +64,7 @@ fn weights(
                 return Err(refuse("the public model is not the one whose digest the job names"));
             }
             let of_public = |words| Share::of_public(setup.party, words);
-            Ok(Weights { parameters: of_public(parameters), averages: of_public(buffers) })
+            Ok(StoredWeights { parameters: of_public(parameters), averages: of_public(buffers) })
         }
         _ => Err(refuse("the data message and the job do not agree on whether the model is public")),
     }

@@ -11,7 +11,9 @@ use shared::share::Share;
 use super::LaneOutcome;
 use crate::collective::shard_range;
 use crate::ops::{Windows, max_pool, relu, sigmoid, softmax};
-use crate::protocol::{Matrix, Party, ProtocolError, Tile, TileShare, matmul, open, split_in_three, tile_ranges};
+use crate::protocol::{
+    Matrix, Party, ProtocolError, Replicated, Tile, TileShare, matmul, open, split_in_three, tile_ranges,
+};
 
 /// Times an operation: one repetition to warm up, then the asked number of them, on this lane's slice of the rows.
 pub(super) fn run(
@@ -26,7 +28,7 @@ pub(super) fn run(
     inputs.repeat(party)?;
     let before = party.meter().snapshot();
     let (start, mut outcome) = (Instant::now(), LaneOutcome::default());
-    let mut result = Share::default();
+    let mut result = Replicated::default();
     for _ in 0..micro.repetitions {
         let begun = Instant::now();
         result = inputs.repeat(party)?;
@@ -42,7 +44,7 @@ pub(super) fn run(
     Ok(outcome)
 }
 
-fn open_share(party: &Party, share: &Share) -> Result<Vec<u64>, ProtocolError> {
+fn open_share(party: &Party, share: &Replicated) -> Result<Vec<u64>, ProtocolError> {
     let pieces =
         party.run_rows(share.len(), 1, |tile, range| async move { open(&tile, &tile.enter(share, range)).await })?;
     Ok(pieces.concat())
@@ -53,9 +55,9 @@ struct Inputs {
     micro: Micro,
     rows: usize,
     values: Vec<f64>,
-    x: Share,
+    x: Replicated,
     y_values: Vec<f64>,
-    y: Share,
+    y: Replicated,
 }
 
 impl Inputs {
@@ -69,7 +71,7 @@ impl Inputs {
     }
 
     /// Runs the operation once.
-    fn repeat(&self, party: &Party) -> Result<Share, ProtocolError> {
+    fn repeat(&self, party: &Party) -> Result<Replicated, ProtocolError> {
         let (micro, width) = (self.micro, self.values.len() / self.rows.max(1));
         let (group, tiles) = match micro.operation {
             // Every tile packs the right factor anew, so as few tiles as there are helpers.
@@ -83,14 +85,14 @@ impl Inputs {
             let x = tile.enter(&self.x, range.start * group * width..range.end * group * width);
             Ok(tile.leave(self.on_tile(&tile, x, range.len()).await?))
         })?;
-        Ok(Share::concat(&pieces))
+        Ok(Replicated::concat(&pieces))
     }
 
     async fn on_tile(&self, tile: &Tile<'_>, x: TileShare, rows: usize) -> Result<TileShare, ProtocolError> {
         let cols = self.micro.cols;
         match self.micro.operation {
             Operation::Matmul => {
-                let y = Matrix::new(tile.view(&self.y.first, &self.y.second), cols, cols);
+                let y = Matrix::new(tile.view(&self.y), cols, cols);
                 matmul(tile, Matrix::new(x.view(), rows, cols), y).await
             }
             Operation::Relu => Ok(relu(tile, &x).await?.0),
@@ -134,7 +136,7 @@ fn softmax_plain(row: &[f64]) -> Vec<f64> {
 const CHECKED_ROWS: usize = 16;
 
 /// Values in [-4, 4) and this party's share of them; all parties derive the same ones.
-fn generated(party: &Party, stream: u64, len: usize) -> (Vec<f64>, Share) {
+fn generated(party: &Party, stream: u64, len: usize) -> (Vec<f64>, Replicated) {
     let mut rng = ChaCha12Rng::seed_from_u64(stream);
     let words: Vec<u64> = (0..len)
         .map(|_| {
@@ -150,5 +152,5 @@ fn generated(party: &Party, stream: u64, len: usize) -> (Vec<f64>, Share) {
     let components = [x0, x1, x2];
     let me = party.me();
     let share = Share { first: components[me.index()].clone(), second: components[me.next().index()].clone() };
-    (values, share)
+    (values, Replicated::on(party.device(), share))
 }

@@ -10,8 +10,8 @@ use crate::compute::elementwise;
 use crate::layers::{Network, fold_batch_norms};
 use crate::ops::{argmax, divide};
 use crate::protocol::{
-    DoubledPartial, Matrix, Party, ProtocolError, Term, Tile, TileShare, inject_sum, matmul_doubled, mul_doubled, open,
-    sign, split_in_three, square_doubled, to_arithmetic, trunc, trunc_exact, trunc_floor,
+    DoubledPartial, Matrix, Party, ProtocolError, Replicated, Term, Tile, TileShare, inject_sum, matmul_doubled,
+    mul_doubled, open, sign, split_in_three, square_doubled, to_arithmetic, trunc, trunc_exact, trunc_floor,
 };
 
 /// Score pairs that are compared at a time.
@@ -21,7 +21,7 @@ const PAIRS_AT_ONCE: usize = 1 << 20;
 pub(super) fn evaluate(
     party: &Party,
     model: &Model,
-    (parameters, averages): (&Share, &Share),
+    (parameters, averages): (&Replicated, &Replicated),
     data: &TrainingData,
     policy: &[Reveal],
     alive: &dyn Fn(),
@@ -56,7 +56,7 @@ pub(super) fn evaluate(
 }
 
 /// Opens a metric to all parties, and counts it.
-fn open_metric(party: &Party, what: Reveal, metric: &Share) -> Result<Vec<f64>, ProtocolError> {
+fn open_metric(party: &Party, what: Reveal, metric: &Replicated) -> Result<Vec<f64>, ProtocolError> {
     party.meter().revealed(what);
     let opened = on_one_tile(party, |tile| async move { open(&tile, &tile.enter(metric, 0..metric.len())).await })?;
     Ok(opened.into_iter().map(|word| party.fixed().decode(word)).collect())
@@ -71,7 +71,13 @@ where
 }
 
 /// Raw scores of all rows, in shares.
-fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usize) -> Result<Share, ProtocolError> {
+fn scores(
+    party: &Party,
+    model: &Model,
+    parameters: &Replicated,
+    x: &Share,
+    rows: usize,
+) -> Result<Replicated, ProtocolError> {
     let (inputs, network) = (model.inputs(), &Network::new(model, parameters));
     let (mut scores, block) = (Vec::new(), block_rows(model));
     for start in (0..rows).step_by(block) {
@@ -82,25 +88,25 @@ fn scores(party: &Party, model: &Model, parameters: &Share, x: &Share, rows: usi
             Ok(tile.leave(scores))
         })?);
     }
-    Ok(Share::concat(&scores))
+    Ok(Replicated::concat(&scores))
 }
 
 /// Adds up shares, element by element.
-fn total(pieces: &[Share]) -> Share {
-    let mut sum = Share::zeros(pieces.first().map_or(0, Share::len));
-    for piece in pieces {
+fn total(pieces: Vec<Replicated>) -> Replicated {
+    let add = |mut sum: Replicated, piece: Replicated| {
         elementwise::add_assign(&mut sum.first, &piece.first);
         elementwise::add_assign(&mut sum.second, &piece.second);
-    }
-    sum
+        sum
+    };
+    pieces.into_iter().reduce(add).unwrap_or_default()
 }
 
 fn sum(x: &TileShare) -> TileShare {
-    x.map(|x| vec![x.iter().copied().fold(0, u64::wrapping_add)])
+    x.map(|x| elementwise::column_sums(x, 1))
 }
 
 /// How many rows lie on the right side of zero. Opening this number says what opening the ratio would.
-fn binary_hits(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
+fn binary_hits(party: &Party, scores: &Replicated, targets: &Share) -> Result<Replicated, ProtocolError> {
     let one = party.fixed().constant(1.0);
     let hits = party.run_rows(scores.len(), 1, |tile, range| async move {
         let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
@@ -111,11 +117,11 @@ fn binary_hits(party: &Party, scores: &Share, targets: &Share) -> Result<Share, 
         let hits = chosen.minus(&targets).plus_public(&tile, one);
         Ok(tile.leave(sum(&hits)))
     })?;
-    Ok(total(&hits))
+    Ok(total(hits))
 }
 
 /// How many rows have their largest score at their class.
-fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Result<Share, ProtocolError> {
+fn class_hits(party: &Party, scores: &Replicated, targets: &Share, cols: usize) -> Result<Replicated, ProtocolError> {
     let rows = scores.len() / cols;
     let block = (2 * PAIRS_AT_ONCE / (cols * cols)).max(3);
     let mut hits = Vec::new();
@@ -125,19 +131,19 @@ fn class_hits(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Re
             let range = (start + range.start) * cols..(start + range.end) * cols;
             let (scores, targets) = (tile.enter(scores, range.clone()), tile.enter(targets, range));
             let planes = argmax(&tile, &scores, cols).await?;
-            let column = |i: usize| targets.map(|y| y.iter().skip(i).step_by(cols).copied().collect());
+            let column = |i: usize| targets.gather((0..targets.len() / cols).map(|row| row * cols + i));
             let columns: Vec<TileShare> = (0..cols).map(column).collect();
             let terms: Vec<_> = planes.iter().zip(&columns).map(|(bits, y)| Term::Share(bits, y, None)).collect();
             let hits = inject_sum(&tile, &terms, scores.len() / cols).await?;
             Ok(tile.leave(sum(&hits)))
         })?);
     }
-    Ok(total(&hits))
+    Ok(total(hits))
 }
 
 /// Test rows of each class (rows of the result) by the class of their largest score (columns). One score column stands
 /// for two classes.
-fn confusion(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Result<Share, ProtocolError> {
+fn confusion(party: &Party, scores: &Replicated, targets: &Share, cols: usize) -> Result<Replicated, ProtocolError> {
     let (rows, classes) = (scores.len() / cols, cols.max(2));
     let block = (2 * PAIRS_AT_ONCE / (classes * classes)).max(3);
     let one = party.fixed().constant(1.0);
@@ -153,7 +159,7 @@ fn confusion(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Res
                 let negative = targets.clone().times(u64::MAX).plus_public(&tile, one);
                 (vec![positive.clone().negated(), positive], vec![negative, targets])
             } else {
-                let column = |i: usize| targets.map(|y| y.iter().skip(i).step_by(cols).copied().collect());
+                let column = |i: usize| targets.gather((0..rows).map(|row| row * cols + i));
                 (argmax(&tile, &scores, cols).await?, (0..cols).map(column).collect())
             };
             let mut taken = Vec::with_capacity(classes);
@@ -163,17 +169,17 @@ fn confusion(party: &Party, scores: &Share, targets: &Share, cols: usize) -> Res
             // Class by row times row by class. A doubled product is even: dropping its lowest bit is exact.
             let of_class = TileShare::concat(&columns.iter().collect::<Vec<_>>());
             let taken_for = TileShare::concat(&taken.iter().collect::<Vec<_>>());
-            let mut products = vec![0; classes * classes];
+            let mut products = tile.device().zeros(classes * classes);
             let left = Matrix::new(of_class.view(), classes, rows);
-            matmul_doubled(&tile, left, Matrix::new(taken_for.view(), classes, rows).t(), &mut products);
+            matmul_doubled(&tile, left, Matrix::new(taken_for.view(), classes, rows).t(), products.all_mut());
             Ok(tile.leave(trunc_exact(&tile, DoubledPartial(products), 1).await?))
         })?);
     }
-    Ok(total(&counts))
+    Ok(total(counts))
 }
 
 /// A sum divided by a public count, rounded down exactly.
-fn mean(party: &Party, sum: &Share, count: usize) -> Result<Share, ProtocolError> {
+fn mean(party: &Party, sum: &Replicated, count: usize) -> Result<Replicated, ProtocolError> {
     const SHIFT: u32 = 30;
     #[allow(
         clippy::cast_precision_loss,
@@ -189,22 +195,21 @@ fn mean(party: &Party, sum: &Share, count: usize) -> Result<Share, ProtocolError
 }
 
 /// Mean squared error over all targets, which must stay below `2^(31-f)`.
-fn squared_error(party: &Party, scores: &Share, targets: &Share) -> Result<Share, ProtocolError> {
+fn squared_error(party: &Party, scores: &Replicated, targets: &Share) -> Result<Replicated, ProtocolError> {
     let fraction = party.fixed().bits();
     let sums = party.run_rows(scores.len(), 1, |tile, range| async move {
         let error = tile.enter(scores, range.clone()).minus(&tile.enter(targets, range));
-        let mut squares = square_doubled(&tile, &error);
-        let sum = squares.addends().iter().copied().fold(0, u64::wrapping_add);
-        Ok(tile.leave(trunc(&tile, DoubledPartial(vec![sum]), fraction + 1).await?))
+        let sum = square_doubled(&tile, &error).column_sums(1);
+        Ok(tile.leave(trunc(&tile, sum, fraction + 1).await?))
     })?;
-    mean(party, &total(&sums), scores.len())
+    mean(party, &total(sums), scores.len())
 }
 
 /// Area under the ROC curve.
 ///
 /// With `P` positives, `N` negatives and `b_ij = [s_i >= s_j]`, ties counting half:
 /// `area = 1/2 + D / (2 P N)` for `D = sum over i != j of b_ij (y_i - y_j)`: one comparison and one injection per pair.
-fn auroc(party: &Party, scores: &Share, targets: &Share, alive: &dyn Fn()) -> Result<Share, ProtocolError> {
+fn auroc(party: &Party, scores: &Replicated, targets: &Share, alive: &dyn Fn()) -> Result<Replicated, ProtocolError> {
     let rows = scores.len();
     let mut excess = Vec::new();
     let block = (PAIRS_AT_ONCE / rows).max(1);
@@ -213,17 +218,20 @@ fn auroc(party: &Party, scores: &Share, targets: &Share, alive: &dyn Fn()) -> Re
         let count = block.min(rows - start);
         excess.extend(party.run_rows(count, rows, |tile, range| async move {
             let (scores, targets) = (tile.enter(scores, 0..rows), tile.enter(targets, 0..rows));
-            let pairs = |x: &[u64]| -> Vec<u64> {
-                let of = |i: usize| (0..rows).filter(move |&j| j != i).map(move |j| x[i].wrapping_sub(x[j]));
-                range.clone().flat_map(|i| of(start + i)).collect()
+            // Every row of the range less every other row.
+            let own = start + range.start..start + range.end;
+            let of = |i: usize| (0..rows).filter(move |&j| j != i).map(move |j| (i, j));
+            let pairs = own.flat_map(of);
+            let differences = |x: &TileShare| {
+                x.gather(pairs.clone().map(|pair| pair.0)).minus(&x.gather(pairs.clone().map(|pair| pair.1)))
             };
-            let ahead = sign(&tile, &scores.map(pairs)).await?;
-            let signed = targets.map(pairs);
+            let ahead = sign(&tile, &differences(&scores)).await?;
+            let signed = differences(&targets);
             let counted = inject_sum(&tile, &[Term::Share(&ahead, &signed, None)], signed.len()).await?;
             Ok(tile.leave(sum(&counted)))
         })?);
     }
-    let excess = total(&excess);
+    let excess = total(excess);
     on_one_tile(party, |tile| {
         let excess = &excess;
         async move {

@@ -32,7 +32,7 @@ pub(super) fn run(
     let (mut outcome, mut addends) = (LaneOutcome::default(), Vec::new());
     let (before, start) = (party.meter().snapshot(), Instant::now());
     party.meter().revealed(Reveal::Predictions);
-    let Weights { parameters, averages } = &data.weights;
+    let Weights { parameters, averages } = &data.weights.on(party.device());
     let folded = fold_batch_norms(party, &inference.model, parameters, averages);
     let (model, parameters) = &folded.map_err(|source| LaneError::at(None, source))?;
     let (network, most) = (&Network::new(model, parameters), block_rows(model));

@@ -14,9 +14,10 @@ use super::evaluate::evaluate;
 use super::optimiser::Optimiser;
 use super::{LaneError, LaneOutcome, LaneSetup, PartyData, TrainingData, Weights, bench, infer};
 use crate::collective::{Collective, CollectiveError, shard_range};
+use crate::compute::Words;
 use crate::layers::{Network, Step, loss_gradient};
 use crate::meter::{Meter, Phase, Snapshot};
-use crate::protocol::{Party, ProtocolError, open_to_owner, split_in_three};
+use crate::protocol::{Party, ProtocolError, Replicated, open_to_owner, split_in_three};
 
 /// Runs a lane of a job to its end: calibration, training, evaluation, goodbye.
 pub fn run_lane(setup: LaneSetup) -> Result<LaneOutcome, LaneError> {
@@ -71,7 +72,9 @@ impl LaneRun {
     fn train(&mut self, job: &JobSpec, training: &Training, data: &TrainingData) -> Result<LaneOutcome, LaneError> {
         let first = self.collective.rank() == 0;
         Optimiser::check(&training.train, self.party.fixed().bits()).map_err(LaneError::Job)?;
-        let mut weights = data.start.clone().unwrap_or_else(|| initial(&self.party, training));
+        let device = self.party.device();
+        let start = data.start.as_ref().map(|start| start.on(device));
+        let mut weights = start.unwrap_or_else(|| initial(&self.party, training));
         let calibration = self.calibrate(training, data, &weights)?;
         let before = self.party.meter().snapshot();
         let start = Instant::now();
@@ -104,12 +107,12 @@ impl LaneRun {
             let Weights { parameters, averages } = weights;
             let opened = evaluate(&self.party, &training.model, (&parameters, &averages), data, &job.reveal, &alive);
             outcome.opened = opened.map_err(|source| self.peer(source))?;
-            let weights = Share::concat(&[parameters, averages]);
+            let weights = Replicated::concat(&[parameters, averages]);
             if job.reveal.contains(&Reveal::Weights) {
                 let addend = weights_for_owner(&self.party, &weights).map_err(|source| self.peer(source))?;
                 outcome.result = Some((Reveal::Weights, addend));
             }
-            outcome.parameters = Some(weights);
+            outcome.parameters = Some(weights.into_share());
         }
         Ok(outcome)
     }
@@ -137,15 +140,14 @@ impl LaneRun {
             let parameters = updated.map_err(|source| self.peer(source))?;
             return Ok(Weights { parameters, averages });
         }
-        let mut shard = Vec::new();
-        self.among_lanes(8 * gradient.len(), |lanes| lanes.reduce_scatter(&gradient, &mut shard))?;
-        let range = shard_range(parameters.len(), rank, size);
-        let own = Share { first: parameters.first[range.clone()].to_vec(), second: parameters.second[range].to_vec() };
+        let shard = self.among_lanes(8 * gradient.len(), |lanes| lanes.reduce_scatter(&gradient))?;
+        let own = parameters.piece(shard_range(parameters.len(), rank, size));
         let updated = optimiser.update(&self.party, &shard, &own, lr, batch.len());
         let updated = updated.map_err(|source| self.peer(source))?;
         let len = parameters.len();
         let parameters = self.among_lanes(16 * len, |lanes| {
-            Ok(Share { first: lanes.all_gather(&updated.first, len)?, second: lanes.all_gather(&updated.second, len)? })
+            let [first, second] = [&updated.first, &updated.second].map(|shard| lanes.all_gather(shard, len));
+            Ok(Replicated { first: first?, second: second? })
         })?;
         Ok(Weights { parameters, averages })
     }
@@ -208,7 +210,7 @@ impl LaneRun {
 
     fn optimiser(&self, training: &Training, team: Team) -> Optimiser {
         let (rank, size) = self.place(team);
-        Optimiser::new(training.train.clone(), training.model.parameters(), rank, size)
+        Optimiser::new(self.party.device(), training.train.clone(), training.model.parameters(), rank, size)
     }
 
     fn among_lanes<T>(
@@ -239,8 +241,10 @@ impl LaneRun {
 /// The public initial values, which need no randomness.
 fn initial(party: &Party, training: &Training) -> Weights {
     let fixed = party.fixed();
-    let public =
-        |values: Vec<f64>| Share::of_public(party.me(), values.iter().map(|&value| fixed.constant(value)).collect());
+    let public = |values: Vec<f64>| {
+        let words = values.iter().map(|&value| fixed.constant(value)).collect();
+        Replicated::of_public(party.device(), party.me(), words)
+    };
     Weights {
         parameters: public(training.model.initial_parameters(training.train.seed)),
         averages: public(training.model.initial_buffers()),
@@ -248,7 +252,7 @@ fn initial(party: &Party, training: &Training) -> Weights {
 }
 
 /// This party's addend of the trained model.
-fn weights_for_owner(party: &Party, weights: &Share) -> Result<Addend, ProtocolError> {
+fn weights_for_owner(party: &Party, weights: &Replicated) -> Result<Addend, ProtocolError> {
     party.meter().revealed(Reveal::Weights);
     let mut addends = party.run(&PartyId::ALL[..1], |tile, _| async move {
         Ok(open_to_owner(&tile, &tile.enter(weights, 0..weights.len())))
@@ -264,7 +268,7 @@ fn gradient(
     data: &TrainingData,
     weights: &Weights,
     (number, batch, slice): (u64, &[usize], Range<usize>),
-) -> Result<(Vec<u64>, Share), ProtocolError> {
+) -> Result<(Words, Replicated), ProtocolError> {
     let (model, parameters) = (&training.model, &weights.parameters);
     let (inputs, outputs) = (model.inputs(), model.outputs());
     let rows = &batch[slice.clone()];
@@ -272,7 +276,7 @@ fn gradient(
         .meter()
         .within(Phase::Data, || (gather(&data.train_x, rows, inputs), gather(&data.train_y, rows, outputs)));
     let (tiles, network) = (split_in_three(slice.len()), &Network::new(model, parameters));
-    let step = Step::new(&training.train, number, parameters.len(), slice.clone(), tiles.len());
+    let step = Step::new(&training.train, number, party.device().zeros(parameters.len()), slice.clone(), tiles.len());
     let (x, y, collected) = (&x, &y, &step);
     party.run_in(&tiles, |tile, rows| async move {
         let features = tile.enter(x, rows.start * inputs..rows.end * inputs);

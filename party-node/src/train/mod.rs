@@ -19,7 +19,7 @@ pub use lane::run_lane;
 use crate::collective::{Collective, CollectiveError};
 use crate::compute::Compute;
 use crate::meter::{LaneCounters, Snapshot};
-use crate::protocol::{PairKeys, ProtocolError};
+use crate::protocol::{PairKeys, ProtocolError, Replicated};
 use crate::transport::{Transport, TransportError};
 
 /// A party's shares of what a job works on.
@@ -35,16 +35,31 @@ pub struct InferenceData {
     /// Row-major features.
     pub x: Share,
     /// The model.
-    pub weights: Weights,
+    pub weights: StoredWeights,
 }
 
-/// A party's shares of a model.
+/// A party's shares of a model, as they came or will leave.
 #[derive(Clone)]
-pub struct Weights {
+pub struct StoredWeights {
     /// Parameters of all layers.
     pub parameters: Share,
-    /// Running averages of batch-norms; in training every lane has those of its own slices.
+    /// Running averages of batch-norms.
     pub averages: Share,
+}
+
+/// A party's shares of a model on the device of a lane.
+struct Weights {
+    parameters: Replicated,
+    /// In training every lane has those of its own slices.
+    averages: Replicated,
+}
+
+impl StoredWeights {
+    /// A copy on a device.
+    fn on(&self, device: &dyn Compute) -> Weights {
+        let on = |share: &Share| Replicated::on(device, share.clone());
+        Weights { parameters: on(&self.parameters), averages: on(&self.averages) }
+    }
 }
 
 /// A party's shares of a data set: row-major features and targets.
@@ -58,7 +73,7 @@ pub struct TrainingData {
     /// Their targets.
     pub test_y: Share,
     /// What training begins with; the public initial parameters of the job's seed if none.
-    pub start: Option<Weights>,
+    pub start: Option<StoredWeights>,
 }
 
 /// What a lane needs.

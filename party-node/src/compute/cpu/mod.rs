@@ -3,6 +3,7 @@
 mod chacha;
 mod conv;
 pub(crate) mod dispatch;
+pub(in crate::compute) mod elementwise;
 mod gemm;
 mod planes;
 
@@ -10,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::chacha::ChaCha12;
 pub use self::dispatch::Path;
-use super::{Compute, ConvShape, Key, Operand, Sum};
+use super::{Compute, ConvShape, HostOperand, HostSum, Key, Operand, OperandIn, Slice, SliceMut, Sum, SumIn, Words};
 
 /// A CPU slice that stands in for a GPU.
 pub struct CpuDevice {
@@ -44,39 +45,70 @@ impl Compute for CpuDevice {
         format!("cpu ({}, {} thread{plural})", self.path, self.threads)
     }
 
-    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {
-        gemm::gemm(self.path, self.pool.as_ref(), &a, &b, out);
+    fn hold(&self, words: Vec<u64>) -> Words {
+        words.into()
     }
 
-    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
-        conv::conv(self.path, self.pool.as_ref(), shape, images, weights, out);
+    fn unpack(&self, packed: &[u8], len: usize, bits: u32) -> Words {
+        elementwise::unpack(packed, len, bits).into()
     }
 
-    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: &mut [u64]) {
-        conv::conv_weights(self.path, self.pool.as_ref(), shape, images, gradient, out);
+    fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: SliceMut<'_>) {
+        gemm::gemm(self.path, self.pool.as_ref(), &operand(a), &operand(b), own(out));
     }
 
-    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
-        conv::conv_images(self.path, self.pool.as_ref(), shape, gradient, weights, out);
+    fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
+        conv::conv(self.path, self.pool.as_ref(), shape, sum(images), sum(weights), own(out));
     }
 
-    fn keystream(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        ChaCha12::new(self.path, key, nonce).fill(0, out);
+    fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: SliceMut<'_>) {
+        conv::conv_weights(self.path, self.pool.as_ref(), shape, sum(images), sum(gradient), own(out));
     }
 
-    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        ChaCha12::new(self.path, key, nonce).add(out);
+    fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
+        conv::conv_images(self.path, self.pool.as_ref(), shape, sum(gradient), sum(weights), own(out));
     }
 
-    fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        ChaCha12::new(self.path, key, nonce).sub(out);
+    fn keystream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Words {
+        let mut words = vec![0; len];
+        ChaCha12::new(self.path, key, nonce).fill(0, &mut words);
+        words.into()
     }
 
-    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: &mut [u64]) {
-        ChaCha12::new(self.path, key, nonce).xor(out);
+    fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: SliceMut<'_>) {
+        ChaCha12::new(self.path, key, nonce).add(own(out));
     }
 
-    fn bit_planes(&self, words: &[u64], low: usize, count: usize, planes: &mut [u64]) {
-        planes::bit_planes(self.path, words, low, count, planes);
+    fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: SliceMut<'_>) {
+        ChaCha12::new(self.path, key, nonce).xor(own(out));
     }
+
+    fn bit_planes(&self, words: Slice<'_>, low: usize, count: usize) -> Words {
+        let mut planes = vec![0; count * words.len().div_ceil(64)];
+        planes::bit_planes(self.path, read(words), low, count, &mut planes);
+        planes.into()
+    }
+}
+
+/// Words of this device, which are those of the host.
+fn read(words: Slice<'_>) -> &[u64] {
+    match words {
+        Slice::Host(words) => words,
+    }
+}
+
+fn own(words: SliceMut<'_>) -> &mut [u64] {
+    match words {
+        SliceMut::Host(words) => words,
+    }
+}
+
+fn operand(operand: Operand<'_>) -> HostOperand<'_> {
+    let OperandIn { x, y, kx, ky, rows, cols, transposed } = operand;
+    OperandIn { x: read(x), y: y.map(read), kx, ky, rows, cols, transposed }
+}
+
+fn sum(sum: Sum<'_>) -> HostSum<'_> {
+    let SumIn { x, y, kx, ky } = sum;
+    SumIn { x: read(x), y: y.map(read), kx, ky }
 }

@@ -57,10 +57,10 @@ pub(super) async fn update(
     let towards = |old: &TileShare, new: &TileShare, beta: f64| {
         let rate = average_rate(beta, step);
         let kept = DoubledPartial::from_share(tile, old, (1 << AVERAGE_BITS) - rate);
-        kept.plus(&DoubledPartial::from_share(tile, new, rate)).0
+        kept.plus(&DoubledPartial::from_share(tile, new, rate))
     };
-    let averages = [towards(&mean, &gradient, spec.beta1), towards(&square, &squared, spec.beta2)].concat();
-    let averages = trunc_exact(tile, DoubledPartial(averages), AVERAGE_BITS + 1).await?;
+    let averages = towards(&mean, &gradient, spec.beta1).followed_by(&towards(&square, &squared, spec.beta2));
+    let averages = trunc_exact(tile, averages, AVERAGE_BITS + 1).await?;
     let (mean, square) = (averages.slice(0..n), averages.slice(n..2 * n));
 
     let epsilon = spec.epsilon * gained;
@@ -90,6 +90,8 @@ mod tests {
     use shared::model::TrainSpec;
 
     use super::*;
+    use crate::compute::Words;
+    use crate::protocol::Replicated;
     use crate::train::optimiser::Optimiser;
     use crate::world::World;
 
@@ -135,17 +137,17 @@ mod tests {
             let fixed = shared::job::ProtocolSpec::default().fraction_bits;
             let shares = world.share(0, &start.map(|w| fixed.constant(w)));
             let outputs = world.run(|party| {
-                let mut optimiser = Optimiser::new(spec.clone(), start.len(), 0, 1);
-                let mut weights = shares[party.me().index()].clone();
+                let mut optimiser = Optimiser::new(party.device(), spec.clone(), start.len(), 0, 1);
+                let mut weights = Replicated::on(party.device(), shares[party.me().index()].clone());
                 for gradient in &gradients {
                     // Twice the sum over the batch with twice the fraction bits, all of it held by P0.
                     let word =
                         |g: &f64| ((2.0 * batch * g * fixed.scale() * fixed.scale()).round() as i64).cast_unsigned();
                     let own = u64::from(party.me().index() == 0);
-                    let additive: Vec<u64> = gradient.iter().map(|g| own.wrapping_mul(word(g))).collect();
+                    let additive: Words = gradient.iter().map(|g| own.wrapping_mul(word(g))).collect();
                     weights = optimiser.update(party, &additive, &weights, spec.lr, 8)?;
                 }
-                Ok(weights)
+                Ok(weights.into_share())
             });
             let weights: Vec<_> = outputs.into_iter().map(|(share, _)| share.unwrap()).collect();
             let weights = shared::share::join(&weights.try_into().unwrap()).unwrap();

@@ -6,15 +6,15 @@ mod rates;
 mod sgd;
 
 use shared::model::{Optimizer, TrainSpec};
-use shared::share::Share;
 
 use crate::collective::shard_range;
-use crate::protocol::{DoubledPartial, Party, ProtocolError, TileShare};
+use crate::compute::{Compute, Words};
+use crate::protocol::{DoubledPartial, Party, ProtocolError, Replicated, TileShare};
 
 /// Optimiser state of one lane: it updates one shard of the parameters and holds that shard's averages.
 pub(super) struct Optimiser {
     spec: TrainSpec,
-    state: Vec<Share>,
+    state: Vec<Replicated>,
     steps: u32,
     last_lr: f64,
 }
@@ -49,13 +49,13 @@ impl Optimiser {
         }
     }
 
-    pub(super) fn new(spec: TrainSpec, parameters: usize, rank: usize, size: usize) -> Self {
+    pub(super) fn new(device: &dyn Compute, spec: TrainSpec, parameters: usize, rank: usize, size: usize) -> Self {
         let shard = shard_range(parameters, rank, size).len();
         let averages = match spec.optimizer {
             Optimizer::Sgd => usize::from(spec.momentum > 0.0),
             Optimizer::Adam | Optimizer::Adamw => 2,
         };
-        Self { last_lr: spec.lr, spec, state: vec![Share::zeros(shard); averages], steps: 0 }
+        Self { last_lr: spec.lr, spec, state: vec![Replicated::zeros(device, shard); averages], steps: 0 }
     }
 
     /// Updates a shard of parameters. `gradient` is an additive sharing of twice the gradient summed over `batch`
@@ -63,17 +63,17 @@ impl Optimiser {
     pub(super) fn update(
         &mut self,
         party: &Party,
-        gradient: &[u64],
-        weights: &Share,
+        gradient: &Words,
+        weights: &Replicated,
         lr: f64,
         batch: usize,
-    ) -> Result<Share, ProtocolError> {
+    ) -> Result<Replicated, ProtocolError> {
         self.steps += 1;
         let pace = Pace { spec: &self.spec, lr, last_lr: self.last_lr, batch, step: self.steps };
         let state = &self.state;
         let pieces = party.run_rows(gradient.len(), 1, |tile, range| async move {
             let piece = Piece {
-                gradient: DoubledPartial(gradient[range.clone()].to_vec()),
+                gradient: DoubledPartial(gradient.at(range.clone()).to_words()),
                 weights: tile.enter(weights, range.clone()),
                 state: state.iter().map(|share| tile.enter(share, range.clone())).collect(),
             };
@@ -81,14 +81,14 @@ impl Optimiser {
                 Optimizer::Sgd => sgd::update(&tile, piece, pace).await?,
                 Optimizer::Adam | Optimizer::Adamw => adam::update(&tile, piece, pace).await?,
             };
-            let state: Vec<Share> = state.into_iter().map(|value| tile.leave(value)).collect();
+            let state: Vec<Replicated> = state.into_iter().map(|value| tile.leave(value)).collect();
             Ok((tile.leave(weights), state))
         })?;
         self.last_lr = lr;
         let (updated, states): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
         for (at, state) in self.state.iter_mut().enumerate() {
-            *state = Share::concat(&states.iter().map(|piece| piece[at].clone()).collect::<Vec<_>>());
+            *state = Replicated::concat(&states.iter().map(|piece| piece[at].clone()).collect::<Vec<_>>());
         }
-        Ok(Share::concat(&updated))
+        Ok(Replicated::concat(&updated))
     }
 }

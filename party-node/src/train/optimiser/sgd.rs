@@ -37,8 +37,7 @@ pub(super) async fn update(
         return Ok((weights.minus(&step), new_momentum.into_iter().collect()));
     }
     let (once, nesterov) = rates.integers.split_at(3);
-    let mut sums = combined(gradient.clone(), once);
-    sums.0.extend(combined(gradient, nesterov).0);
+    let sums = combined(gradient.clone(), once).followed_by(&combined(gradient, nesterov));
     let steps = trunc_exact(tile, sums, shift).await?;
     Ok((weights.minus(&steps.slice(n..2 * n)), vec![steps.slice(0..n)]))
 }

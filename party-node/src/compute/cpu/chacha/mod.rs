@@ -55,11 +55,6 @@ impl<const DOUBLE_ROUNDS: usize> Stream<DOUBLE_ROUNDS> {
         self.combine(out, add);
     }
 
-    /// `out -= stream`, wrapping.
-    pub(super) fn sub(&self, out: &mut [u64]) {
-        self.combine(out, sub);
-    }
-
     /// `out ^= stream`.
     pub(super) fn xor(&self, out: &mut [u64]) {
         self.combine(out, xor);
@@ -96,14 +91,6 @@ multiversion! {
     fn add(out: &mut [u64], stream: &[u64]) {
         for (out, stream) in out.iter_mut().zip(stream) {
             *out = out.wrapping_add(*stream);
-        }
-    }
-}
-
-multiversion! {
-    fn sub(out: &mut [u64], stream: &[u64]) {
-        for (out, stream) in out.iter_mut().zip(stream) {
-            *out = out.wrapping_sub(*stream);
         }
     }
 }

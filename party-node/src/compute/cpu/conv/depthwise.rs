@@ -10,7 +10,8 @@ use super::super::dispatch::multiversion;
 use super::super::gemm::Scratch;
 use super::patches::{Images, Steps, mix};
 use super::{IMAGES, PARTS, each_part, part};
-use crate::compute::{ConvShape, Sum, elementwise};
+use crate::compute::cpu::elementwise;
+use crate::compute::{ConvShape, HostSum};
 
 thread_local! {
     /// Combined weights.
@@ -20,7 +21,13 @@ thread_local! {
 }
 
 /// `out += convolution`.
-pub(super) fn conv(pool: Option<&ThreadPool>, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: &mut [u64]) {
+pub(super) fn conv(
+    pool: Option<&ThreadPool>,
+    shape: &ConvShape,
+    images: HostSum<'_>,
+    weights: HostSum<'_>,
+    out: &mut [u64],
+) {
     let (taps, layout) = (Taps::new(shape), Images::of_all_groups(shape));
     with_combined(&WEIGHTS, weights, |weights| {
         each_part(pool, out, taps.result_words(), |image, out| {
@@ -33,8 +40,8 @@ pub(super) fn conv(pool: Option<&ThreadPool>, shape: &ConvShape, images: Sum<'_>
 pub(super) fn conv_weights(
     pool: Option<&ThreadPool>,
     shape: &ConvShape,
-    images: Sum<'_>,
-    gradient: Sum<'_>,
+    images: HostSum<'_>,
+    gradient: HostSum<'_>,
     out: &mut [u64],
 ) {
     let (taps, layout) = (Taps::new(shape), Images::of_all_groups(shape));
@@ -60,8 +67,8 @@ pub(super) fn conv_weights(
 pub(super) fn conv_images(
     pool: Option<&ThreadPool>,
     shape: &ConvShape,
-    gradient: Sum<'_>,
-    weights: Sum<'_>,
+    gradient: HostSum<'_>,
+    weights: HostSum<'_>,
     out: &mut [u64],
 ) {
     let (taps, layout) = (Taps::new(shape), Images::of_all_groups(shape));
@@ -80,7 +87,7 @@ pub(super) fn conv_images(
 }
 
 /// Calls `work` with one image, combined and padded.
-fn with_image(layout: Images, image: usize, images: Sum<'_>, work: impl FnOnce(&[u64])) {
+fn with_image(layout: Images, image: usize, images: HostSum<'_>, work: impl FnOnce(&[u64])) {
     IMAGES.with_borrow_mut(|scratch| {
         let padded = scratch.words(layout.padded_words());
         layout.combine(image, images, padded);
@@ -89,7 +96,7 @@ fn with_image(layout: Images, image: usize, images: Sum<'_>, work: impl FnOnce(&
 }
 
 /// Calls `work` with the words of a sum.
-fn with_combined(scratch: &'static LocalKey<RefCell<Scratch>>, sum: Sum<'_>, work: impl FnOnce(&[u64])) {
+fn with_combined(scratch: &'static LocalKey<RefCell<Scratch>>, sum: HostSum<'_>, work: impl FnOnce(&[u64])) {
     scratch.with_borrow_mut(|scratch| {
         let words = scratch.words(sum.x.len());
         mix(sum, 0, words, Steps { count: 1, len: words.len(), from: 0, to: 0 });
@@ -128,7 +135,7 @@ impl Taps {
     }
 
     /// One image of the result.
-    fn result<'a>(self, sum: Sum<'a>, image: usize) -> Sum<'a> {
+    fn result<'a>(self, sum: HostSum<'a>, image: usize) -> HostSum<'a> {
         part(sum, image * self.result_words()..(image + 1) * self.result_words())
     }
 

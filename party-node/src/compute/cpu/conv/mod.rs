@@ -15,8 +15,9 @@ use rayon::prelude::*;
 
 use self::patches::{Gathered, Images, Patches};
 use super::Path;
+use super::elementwise;
 use super::gemm::{self, Left, PARALLEL_MULTIPLICATIONS_MIN, Product, Scratch, Target, View};
-use crate::compute::{ConvShape, Operand, Sum, elementwise};
+use crate::compute::{ConvShape, HostOperand, HostSum};
 
 /// Words of images that are combined and padded at a time; few in tests, whose images are small.
 const IMAGES_WORDS_MAX: usize = if cfg!(test) { 1 << 14 } else { 1 << 22 };
@@ -38,8 +39,8 @@ pub(super) fn conv(
     path: Path,
     pool: Option<&ThreadPool>,
     shape: &ConvShape,
-    images: Sum<'_>,
-    weights: Sum<'_>,
+    images: HostSum<'_>,
+    weights: HostSum<'_>,
     out: &mut [u64],
 ) {
     check(shape, Some(images), Some(weights), None);
@@ -75,8 +76,8 @@ pub(super) fn conv_weights(
     path: Path,
     pool: Option<&ThreadPool>,
     shape: &ConvShape,
-    images: Sum<'_>,
-    gradient: Sum<'_>,
+    images: HostSum<'_>,
+    gradient: HostSum<'_>,
     out: &mut [u64],
 ) {
     check(shape, Some(images), None, Some(gradient));
@@ -84,7 +85,7 @@ pub(super) fn conv_weights(
     assert_eq!(out.len(), shape.weights_len(), "elements of weights");
     let [pixels, terms, cols] = [shape.pixels(), shape.terms(), shape.out_channels];
     if shape.is_product() {
-        let images = Operand { rows: terms, cols: pixels, transposed: true, ..matrix(images, pixels, terms) };
+        let images = HostOperand { rows: terms, cols: pixels, transposed: true, ..matrix(images, pixels, terms) };
         return gemm::gemm(path, pool, &images, &matrix(gradient, pixels, cols), out);
     }
     if shape.is_depthwise() {
@@ -108,7 +109,7 @@ fn weights_of_group(
     shape: &ConvShape,
     padded: &[u64],
     columns: Columns,
-    gradient: Sum<'_>,
+    gradient: HostSum<'_>,
     out: &mut [u64],
 ) {
     let (patches, terms) = (Patches::new(shape), shape.terms());
@@ -154,8 +155,8 @@ pub(super) fn conv_images(
     path: Path,
     pool: Option<&ThreadPool>,
     shape: &ConvShape,
-    gradient: Sum<'_>,
-    weights: Sum<'_>,
+    gradient: HostSum<'_>,
+    weights: HostSum<'_>,
     out: &mut [u64],
 ) {
     check(shape, None, Some(weights), Some(gradient));
@@ -163,7 +164,7 @@ pub(super) fn conv_images(
     assert_eq!(out.len(), shape.input_len(), "elements of images");
     let [pixels, terms, cols] = [shape.pixels(), shape.terms(), shape.out_channels];
     if shape.is_product() {
-        let weights = Operand { rows: cols, cols: terms, transposed: true, ..matrix(weights, terms, cols) };
+        let weights = HostOperand { rows: cols, cols: terms, transposed: true, ..matrix(weights, terms, cols) };
         return gemm::gemm(path, pool, &matrix(gradient, pixels, cols), &weights, out);
     }
     if shape.is_depthwise() {
@@ -189,7 +190,7 @@ pub(super) fn conv_images(
 }
 
 /// Panics unless the tensors have the elements that the shape says.
-fn check(shape: &ConvShape, images: Option<Sum<'_>>, weights: Option<Sum<'_>>, gradient: Option<Sum<'_>>) {
+fn check(shape: &ConvShape, images: Option<HostSum<'_>>, weights: Option<HostSum<'_>>, gradient: Option<HostSum<'_>>) {
     shape.check();
     let tensors = [(images, shape.input_len()), (weights, shape.weights_len()), (gradient, shape.output_len())];
     for (sum, len) in tensors.into_iter().filter_map(|(sum, len)| Some((sum?, len))) {
@@ -198,13 +199,13 @@ fn check(shape: &ConvShape, images: Option<Sum<'_>>, weights: Option<Sum<'_>>, g
     }
 }
 
-fn matrix(sum: Sum<'_>, rows: usize, cols: usize) -> Operand<'_> {
-    let Sum { x, y, kx, ky } = sum;
-    Operand { x, y, kx, ky, rows, cols, transposed: false }
+fn matrix(sum: HostSum<'_>, rows: usize, cols: usize) -> HostOperand<'_> {
+    let HostSum { x, y, kx, ky } = sum;
+    HostOperand { x, y, kx, ky, rows, cols, transposed: false }
 }
 
-fn part(sum: Sum<'_>, range: Range<usize>) -> Sum<'_> {
-    Sum { x: &sum.x[range.clone()], y: sum.y.map(|y| &y[range]), ..sum }
+fn part(sum: HostSum<'_>, range: Range<usize>) -> HostSum<'_> {
+    HostSum { x: &sum.x[range.clone()], y: sum.y.map(|y| &y[range]), ..sum }
 }
 
 /// Images that are worked on together, and where they and their results lie.
@@ -242,8 +243,8 @@ impl Columns {
     }
 
     /// These columns of a tensor, as a left factor (rows outside, unless `outer_adjacent`) or as a right one.
-    fn view(self, sum: Sum<'_>, outer_adjacent: bool) -> View<'_> {
-        let Sum { x, y, kx, ky } = sum;
+    fn view(self, sum: HostSum<'_>, outer_adjacent: bool) -> View<'_> {
+        let HostSum { x, y, kx, ky } = sum;
         View { x: &x[self.first..], y: y.map(|y| &y[self.first..]), kx, ky, stride: self.stride, outer_adjacent }
     }
 }
@@ -253,7 +254,7 @@ fn with_images<T>(
     pool: Option<&ThreadPool>,
     count: usize,
     layout: Images,
-    images: Sum<'_>,
+    images: HostSum<'_>,
     work: impl FnOnce(&[u64]) -> T,
 ) -> T {
     let len = count * layout.padded_words();

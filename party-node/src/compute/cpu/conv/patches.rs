@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::super::dispatch::multiversion;
 use super::super::gemm::{Gather, Scatter};
-use crate::compute::{ConvShape, Sum};
+use crate::compute::{ConvShape, HostSum};
 
 /// Runs are copied in whole lines of this many words; what lies behind them must be readable and writable.
 const LINE_WORDS: usize = 8;
@@ -61,7 +61,7 @@ impl Images {
     }
 
     /// Writes an image of `images` to `padded`.
-    pub(super) fn combine(&self, image: usize, images: Sum<'_>, padded: &mut [u64]) {
+    pub(super) fn combine(&self, image: usize, images: HostSum<'_>, padded: &mut [u64]) {
         if !self.is_whole() {
             padded.fill(0);
         }
@@ -245,8 +245,8 @@ multiversion! {
 
 multiversion! {
     /// Writes the runs of a sum from word `first` on.
-    pub(super) fn mix(sum: Sum<'_>, first: usize, to: &mut [u64], steps: Steps) {
-        let Sum { x, y, kx, ky } = sum;
+    pub(super) fn mix(sum: HostSum<'_>, first: usize, to: &mut [u64], steps: Steps) {
+        let HostSum { x, y, kx, ky } = sum;
         for run in 0..steps.count {
             let to = &mut to[run * steps.to..][..steps.len];
             let from = first + run * steps.from..first + run * steps.from + steps.len;

@@ -23,7 +23,7 @@ use rayon::prelude::*;
 pub(super) use self::pack::View;
 use self::pack::Window;
 use super::dispatch::Path;
-use crate::compute::Operand;
+use crate::compute::HostOperand;
 
 /// Fewer multiplications than this do not pay for waking a second thread: 50 us with AMX, 170 us with AVX-512.
 pub(super) const PARALLEL_MULTIPLICATIONS_MIN: usize = 1 << 21;
@@ -35,7 +35,7 @@ const GATHERED_WORDS_MAX: usize = 1 << 15;
 const SCATTERED_WORDS_MAX: usize = 1 << 16;
 
 /// `out += a * b` by the kernels of `path`.
-pub(super) fn gemm(path: Path, pool: Option<&ThreadPool>, a: &Operand<'_>, b: &Operand<'_>, out: &mut [u64]) {
+pub(super) fn gemm(path: Path, pool: Option<&ThreadPool>, a: &HostOperand<'_>, b: &HostOperand<'_>, out: &mut [u64]) {
     check_shapes(a, b, out);
     let (left, right) = (Left::Stored(View::left(a)), View::right(b));
     let product = Product { rows: a.rows, terms: a.cols, cols: b.cols, left, right };
@@ -111,7 +111,7 @@ impl Product<'_> {
     }
 }
 
-fn check_shapes(a: &Operand<'_>, b: &Operand<'_>, out: &[u64]) {
+fn check_shapes(a: &HostOperand<'_>, b: &HostOperand<'_>, out: &[u64]) {
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
     assert_eq!(out.len(), a.rows * b.cols, "elements of a product");
     for operand in [a, b] {
@@ -372,7 +372,7 @@ mod tests {
     use crate::compute::conformance::words;
 
     /// Runs a product on every kernel of this machine, whether or not it would be picked for the shape.
-    fn on_every_kernel(a: &Operand<'_>, b: &Operand<'_>, check: impl Fn(&str, &[u64])) {
+    fn on_every_kernel(a: &HostOperand<'_>, b: &HostOperand<'_>, check: impl Fn(&str, &[u64])) {
         let (left, right) = (Left::Stored(View::left(a)), View::right(b));
         let factors = Product { rows: a.rows, terms: a.cols, cols: b.cols, left, right };
         let product = |run: &dyn Fn(&Product<'_>, Target<'_>)| {
@@ -396,8 +396,8 @@ mod tests {
         }
     }
 
-    fn plain(x: &[u64], rows: usize, cols: usize) -> Operand<'_> {
-        Operand { x, y: None, kx: 1, ky: 0, rows, cols, transposed: false }
+    fn plain(x: &[u64], rows: usize, cols: usize) -> HostOperand<'_> {
+        HostOperand { x, y: None, kx: 1, ky: 0, rows, cols, transposed: false }
     }
 
     /// The product in 128-bit integers, cut at the end.

@@ -1,7 +1,7 @@
 //! Views of an operand, and panels: the order in which a kernel reads it.
 
 use super::super::dispatch::multiversion;
-use crate::compute::Operand;
+use crate::compute::HostOperand;
 
 /// An operand as a kernel walks it: `outer` is its row (left factor) or column (right factor), `inner` the summed index.
 #[derive(Clone, Copy)]
@@ -18,13 +18,13 @@ pub(in super::super) struct View<'a> {
 
 impl<'a> View<'a> {
     /// The left factor: rows outside, columns summed.
-    pub(super) fn left(m: &Operand<'a>) -> Self {
+    pub(super) fn left(m: &HostOperand<'a>) -> Self {
         let stride = if m.transposed { m.rows } else { m.cols };
         Self { x: m.x, y: m.y, kx: m.kx, ky: m.ky, stride, outer_adjacent: m.transposed }
     }
 
     /// The right factor: columns outside, rows summed.
-    pub(super) fn right(m: &Operand<'a>) -> Self {
+    pub(super) fn right(m: &HostOperand<'a>) -> Self {
         let stride = if m.transposed { m.rows } else { m.cols };
         Self { x: m.x, y: m.y, kx: m.kx, ky: m.ky, stride, outer_adjacent: !m.transposed }
     }

@@ -1,0 +1,346 @@
+//! Element-wise kernels: plain loops over words, fused where a pass over memory would cost more. What each computes is
+//! said at the function of the same name in [`compute::elementwise`](crate::compute::elementwise).
+
+use super::dispatch::multiversion;
+use crate::compute::elementwise::{bit, packed_bytes};
+
+multiversion! {
+    /// `x += y`.
+    pub(in crate::compute) fn add_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = x.wrapping_add(*y);
+        }
+    }
+}
+
+multiversion! {
+    /// `x -= y`.
+    pub(in crate::compute) fn sub_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x = x.wrapping_sub(*y);
+        }
+    }
+}
+
+multiversion! {
+    /// `x *= k`.
+    pub(in crate::compute) fn scale(x: &mut [u64], k: u64) {
+        for x in x {
+            *x = x.wrapping_mul(k);
+        }
+    }
+}
+
+multiversion! {
+    /// `x *= k`, each with a factor of its own.
+    pub(in crate::compute) fn scale_each(x: &mut [u64], k: &[u64]) {
+        for (x, k) in x.iter_mut().zip(k) {
+            *x = x.wrapping_mul(*k);
+        }
+    }
+}
+
+multiversion! {
+    /// `x += k`.
+    pub(in crate::compute) fn add_constant(x: &mut [u64], k: u64) {
+        for x in x {
+            *x = x.wrapping_add(k);
+        }
+    }
+}
+
+multiversion! {
+    /// `x + k`.
+    pub(in crate::compute) fn plus_constant(x: &[u64], k: u64) -> Vec<u64> {
+        x.iter().map(|x| x.wrapping_add(k)).collect()
+    }
+}
+
+multiversion! {
+    /// `x = !x`.
+    pub(in crate::compute) fn complement(x: &mut [u64]) {
+        for x in x {
+            *x = !*x;
+        }
+    }
+}
+
+multiversion! {
+    /// `x ^= y`.
+    pub(in crate::compute) fn xor_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x ^= y;
+        }
+    }
+}
+
+multiversion! {
+    /// `x ^= y & z`.
+    pub(in crate::compute) fn xor_and_assign(x: &mut [u64], y: &[u64], z: &[u64]) {
+        for ((x, y), z) in x.iter_mut().zip(y).zip(z) {
+            *x ^= y & z;
+        }
+    }
+}
+
+multiversion! {
+    /// `x &= y`.
+    pub(in crate::compute) fn and_assign(x: &mut [u64], y: &[u64]) {
+        for (x, y) in x.iter_mut().zip(y) {
+            *x &= y;
+        }
+    }
+}
+
+multiversion! {
+    /// `k (x + c y)(z + c w)`, element by element.
+    pub(in crate::compute) fn product_of_sums(k: u64, c: u64, left: [&[u64]; 2], right: [&[u64]; 2]) -> Vec<u64> {
+        let ([x, y], [z, w]) = (left, right);
+        let left = x.iter().zip(y).map(|(x, y)| x.wrapping_add(c.wrapping_mul(*y)));
+        let right = z.iter().zip(w).map(|(z, w)| z.wrapping_add(c.wrapping_mul(*w)));
+        left.zip(right).map(|(l, r)| k.wrapping_mul(l).wrapping_mul(r)).collect()
+    }
+}
+
+multiversion! {
+    /// `z += x (w + k y) + v y` for a left factor `[x, v]` and a right one `[y, w]`.
+    pub(in crate::compute) fn add_cross_products(z: &mut [u64], k: u64, left: [&[u64]; 2], right: [&[u64]; 2]) {
+        let ([x, v], [y, w]) = (left, right);
+        for ((((z, x), v), y), w) in z.iter_mut().zip(x).zip(v).zip(y).zip(w) {
+            let both = x.wrapping_mul(w.wrapping_add(k.wrapping_mul(*y)));
+            *z = z.wrapping_add(both).wrapping_add(v.wrapping_mul(*y));
+        }
+    }
+}
+
+multiversion! {
+    /// `x = -x`.
+    pub(in crate::compute) fn negate(x: &mut [u64]) {
+        for x in x {
+            *x = x.wrapping_neg();
+        }
+    }
+}
+
+multiversion! {
+    /// Helper of a truncation: turns its mask `R` into the dealt value `-(R >> shift)`; returns the top bits of `R`.
+    pub(in crate::compute) fn trunc_mask(mask: &mut [u64], shift: u32) -> Vec<u64> {
+        let split = |mask: &mut u64| {
+            let top = *mask >> 63;
+            *mask = (*mask >> shift).wrapping_neg();
+            top
+        };
+        mask.iter_mut().map(split).collect()
+    }
+}
+
+multiversion! {
+    /// The low `bits` bits of every word, flipped where `flip` has ones.
+    pub(in crate::compute) fn low_bits(words: &[u64], flip: u64, bits: u32) -> Vec<u64> {
+        let low = (1 << bits) - 1;
+        words.iter().map(|word| (word ^ flip) & low).collect()
+    }
+}
+
+multiversion! {
+    /// Evaluator of a truncation: its addend of the wrap bit, `(1 - msb(w)) dealt + mask mod 2^shift`.
+    pub(in crate::compute) fn trunc_wrap(w: &[u64], dealt: &[u64], mask: &[u64], shift: u32) -> Vec<u64> {
+        let low = (1 << shift) - 1;
+        let words = w.iter().zip(dealt).zip(mask);
+        words.map(|((w, d), m)| ((1 ^ w >> 63).wrapping_mul(*d)).wrapping_add(*m) & low).collect()
+    }
+}
+
+multiversion! {
+    /// Evaluator of a truncation: `(w >> shift) - 2^(62-shift) + (wrap << (64-shift))` in `w`.
+    pub(in crate::compute) fn trunc_finish(w: &mut [u64], mine: &[u64], theirs: &[u64], shift: u32) {
+        let offset = 1_u64 << (62 - shift);
+        for (w, (mine, theirs)) in w.iter_mut().zip(mine.iter().zip(theirs)) {
+            let wrap = mine.wrapping_add(*theirs) << (64 - shift);
+            *w = (*w >> shift).wrapping_sub(offset).wrapping_add(wrap);
+        }
+    }
+}
+
+multiversion! {
+    /// `x -= mask << by`.
+    pub(in crate::compute) fn sub_shifted(x: &mut [u64], mask: &[u64], by: u32) {
+        for (x, m) in x.iter_mut().zip(mask) {
+            *x = x.wrapping_sub(m << by);
+        }
+    }
+}
+
+multiversion! {
+    /// `x += y + constant`, for `y` as it arrived: little-endian words.
+    pub(in crate::compute) fn add_bytes(x: &mut [u64], y: &[u8], constant: u64) {
+        for (x, y) in x.iter_mut().zip(y.as_chunks().0) {
+            *x = x.wrapping_add(u64::from_le_bytes(*y)).wrapping_add(constant);
+        }
+    }
+}
+
+multiversion! {
+    /// `x ^= y`, for `y` as it arrived.
+    pub(in crate::compute) fn xor_bytes(x: &mut [u64], y: &[u8]) {
+        for (x, y) in x.iter_mut().zip(y.as_chunks().0) {
+            *x ^= u64::from_le_bytes(*y);
+        }
+    }
+}
+
+multiversion! {
+    /// `x >>= by`, logical.
+    pub(in crate::compute) fn shift_right(x: &mut [u64], by: u32) {
+        for x in x {
+            *x >>= by;
+        }
+    }
+}
+
+multiversion! {
+    /// One word per bit of a plane: 0 or 1.
+    pub(in crate::compute) fn bits_to_words(plane: &[u64], len: usize) -> Vec<u64> {
+        let mut words = vec![0; len];
+        for (chunk, bits) in words.chunks_mut(64).zip(plane) {
+            for (i, word) in chunk.iter_mut().enumerate() {
+                *word = bits >> i & 1;
+            }
+        }
+        words
+    }
+}
+
+multiversion! {
+    /// `bit * (a + b)`, element by element: what the helper deals for an injection.
+    pub(in crate::compute) fn bit_times_sum(plane: &[u64], a: &[u64], b: &[u64]) -> Vec<u64> {
+        let mut words = vec![0; a.len()];
+        let chunks = words.chunks_mut(64).zip(a.chunks(64)).zip(b.chunks(64)).zip(plane);
+        for (((words, a), b), bits) in chunks {
+            for (i, (word, (a, b))) in words.iter_mut().zip(a.iter().zip(b)).enumerate() {
+                *word = (bits >> i & 1).wrapping_neg() & a.wrapping_add(*b);
+            }
+        }
+        words
+    }
+}
+
+multiversion! {
+    /// Evaluator of an injection: `z += m own + (1 - 2m)(t l_b + l_b l_x)` and `t_out += m t`.
+    pub(in crate::compute) fn inject_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], x: [&[u64]; 2], dealt: [&[u64]; 2]) {
+        let ([t, own], [lb, lblx]) = (x, dealt);
+        let (out, inputs) = (z.chunks_mut(64).zip(t_out.chunks_mut(64)), t.chunks(64).zip(own.chunks(64)));
+        let dealt = lb.chunks(64).zip(lblx.chunks(64));
+        for ((((z, t_out), (t, own)), (lb, lblx)), bits) in out.zip(inputs).zip(dealt).zip(m) {
+            for i in 0..z.len() {
+                let m = (bits >> i & 1).wrapping_neg();
+                let selected = t[i].wrapping_mul(lb[i]).wrapping_add(lblx[i]);
+                let signed = (selected ^ m).wrapping_sub(m);
+                z[i] = z[i].wrapping_add(m & own[i]).wrapping_add(signed);
+                t_out[i] = t_out[i].wrapping_add(m & t[i]);
+            }
+        }
+    }
+}
+
+multiversion! {
+    /// Evaluator of an injection of public factors: `z += (1 - 2m) k l_b` and `t_out += m k`.
+    pub(in crate::compute) fn inject_public_addend(z: &mut [u64], t_out: &mut [u64], m: &[u64], k: u64, lb: &[u64]) {
+        for (i, lb) in lb.iter().enumerate() {
+            let m = bit(m, i).wrapping_neg();
+            let signed = (k.wrapping_mul(*lb) ^ m).wrapping_sub(m);
+            z[i] = z[i].wrapping_add(signed);
+            t_out[i] = t_out[i].wrapping_add(m & k);
+        }
+    }
+}
+
+multiversion! {
+    /// Packs the low `bits` bits of every word, little-endian, without gaps.
+    pub(in crate::compute) fn pack(words: &[u64], bits: u32) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(packed_bytes(words.len(), bits) + 8);
+        let (mut pending, mut held) = (0_u128, 0);
+        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+        for word in words {
+            pending |= u128::from(word & low) << held;
+            held += bits;
+            if held >= 64 {
+                #[allow(clippy::cast_possible_truncation, reason = "the low half leaves now")]
+                bytes.extend_from_slice(&(pending as u64).to_le_bytes());
+                pending >>= 64;
+                held -= 64;
+            }
+        }
+        bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
+        bytes
+    }
+}
+
+multiversion! {
+    /// Undoes [`pack`]; `bytes` must be [`packed_bytes`] long.
+    pub(in crate::compute) fn unpack(bytes: &[u8], len: usize, bits: u32) -> Vec<u64> {
+        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+        let (mut pending, mut held) = (0_u128, 0);
+        let mut chunks = bytes.chunks(8);
+        let mut words = Vec::with_capacity(len);
+        for _ in 0..len {
+            if held < bits {
+                let chunk = chunks.next().expect("the length was checked on arrival");
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                pending |= u128::from(u64::from_le_bytes(word)) << held;
+                held += 64;
+            }
+            #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
+            words.push(pending as u64 & low);
+            pending >>= bits;
+            held -= bits;
+        }
+        words
+    }
+}
+
+multiversion! {
+    /// Sums of the columns of a matrix.
+    pub(in crate::compute) fn column_sums(x: &[u64], columns: usize) -> Vec<u64> {
+        let mut sums = vec![0_u64; columns];
+        for row in x.chunks(columns) {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum = sum.wrapping_add(*x);
+            }
+        }
+        sums
+    }
+}
+
+/// Sums of the rows of a matrix.
+pub(in crate::compute) fn row_sums(x: &[u64], columns: usize) -> Vec<u64> {
+    x.chunks(columns).map(|row| row.iter().copied().fold(0, u64::wrapping_add)).collect()
+}
+
+/// Every word so many times in a row.
+pub(in crate::compute) fn each_repeated(x: &[u64], times: usize) -> Vec<u64> {
+    x.iter().flat_map(|&word| std::iter::repeat_n(word, times)).collect()
+}
+
+/// The words so many times, end to end.
+pub(in crate::compute) fn repeated(x: &[u64], times: usize) -> Vec<u64> {
+    x.repeat(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn unpacking_undoes_packing(words: Vec<u64>, bits in 1_u32..=64) {
+            let bytes = pack(&words, bits);
+            prop_assert_eq!(bytes.len(), packed_bytes(words.len(), bits));
+            let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
+            let want: Vec<u64> = words.iter().map(|w| w & low).collect();
+            prop_assert_eq!(unpack(&bytes, words.len(), bits), want);
+        }
+    }
+}
