@@ -4,6 +4,8 @@
 mod conformance;
 mod conv;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod elementwise;
 pub mod reference;
 
