@@ -149,6 +149,9 @@ pub(crate) struct RunArgs {
     /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
     #[arg(long)]
     pub(crate) shadow: bool,
+    /// What lanes compute with: auto (GPUs if any can be used), cpu or cuda [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
     /// Model to go on from: an ONNX file
     #[arg(long, value_name = "ONNX")]
     pub(crate) model: Option<String>,
@@ -181,6 +184,9 @@ pub(crate) struct InferArgs {
     /// What every job has.
     #[command(flatten)]
     pub(crate) job: JobArgs,
+    /// What lanes compute with: auto (GPUs if any can be used), cpu or cuda [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
     /// The model: an ONNX file
     #[arg(long, value_name = "ONNX")]
     pub(crate) model: Option<String>,
@@ -302,6 +308,7 @@ impl Overrides for RunArgs {
 
     fn overrides(&self) -> Vec<Override> {
         let flags = [
+            ("--device", "job.device", text(self.device.as_ref())),
             ("--model", "model.file", text(self.model.as_ref())),
             ("--loss", "model.loss", text(self.loss.as_ref())),
             ("--export", "model.export", text(self.export.as_ref())),
@@ -323,6 +330,7 @@ impl Overrides for InferArgs {
 
     fn overrides(&self) -> Vec<Override> {
         let flags = [
+            ("--device", "job.device", text(self.device.as_ref())),
             ("--model", "model.file", text(self.model.as_ref())),
             ("--data", "data.file", text(self.data.as_ref())),
             ("--out", "infer.out", text(self.out.as_ref())),

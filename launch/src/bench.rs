@@ -220,6 +220,7 @@ impl<'a> Bench<'a> {
         let mut follower = Follower::new(&folder, self.args.verbose, true)?;
         let start = Start {
             program: self.args.party_program.clone(),
+            device: self.job.job.device,
             metrics: false,
             startup_timeout_seconds: self.job.job.startup_timeout_seconds,
             progress_timeout_seconds: self.job.job.progress_timeout_seconds,

@@ -36,6 +36,8 @@ impl Interrupt {
 pub(crate) struct Start {
     /// Executable of a party; this program itself if none.
     pub(crate) program: Option<PathBuf>,
+    /// What lanes compute with.
+    pub(crate) device: DeviceChoice,
     /// Whether parties serve `/metrics`.
     pub(crate) metrics: bool,
     /// Seconds until all lanes must be connected.
@@ -50,6 +52,7 @@ impl Start {
         let job = &settings.job.job;
         Self {
             program: args.party_program.clone(),
+            device: job.device,
             metrics: job.metrics,
             startup_timeout_seconds: job.startup_timeout_seconds,
             progress_timeout_seconds: job.progress_timeout_seconds,
@@ -85,6 +88,7 @@ pub(crate) fn run(
         job: spec.clone(),
         party,
         epoch: 1,
+        device: start.device,
         folder: folder.party(party).display().to_string(),
         metrics: start.metrics.then(|| "127.0.0.1:0".to_owned()),
     });

@@ -47,7 +47,8 @@ fn setup() -> Setup {
         peer_timeout_seconds: 8,
     };
     let job_id = JobId("test".into());
-    Setup { job_id, job, party: PartyId::ALL[1], epoch: 3, folder: String::new(), metrics: None }
+    let device = DeviceChoice::Cpu;
+    Setup { job_id, job, party: PartyId::ALL[1], epoch: 3, device, folder: String::new(), metrics: None }
 }
 
 #[test]

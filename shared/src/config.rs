@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::{ProtocolSpec, ROUND_TRIP_MAX_MS, Reveal};
 use crate::model::{Loss, ModelName, Optimizer, Schedule, TrainSpec};
+use crate::wire::DeviceChoice;
 
 /// Lanes per party that one job may have.
 pub const LANES_MAX: u16 = 64;
@@ -40,6 +41,8 @@ pub struct JobSection {
     pub parties: u16,
     /// Lanes, each with a device of its own, per party (default 1).
     pub lanes: u16,
+    /// What lanes compute with: `auto` (GPUs if any can be used), `cpu` or `cuda` (default `auto`).
+    pub device: DeviceChoice,
     /// Compute threads per lane; 0 means all cores shared evenly among the lanes on this machine (default 0).
     pub threads: usize,
     /// Folder that holds a folder per run (default `runs`).
@@ -62,6 +65,7 @@ impl Default for JobSection {
             name: String::new(),
             parties: 3,
             lanes: 1,
+            device: DeviceChoice::Auto,
             threads: 0,
             folder: "runs".into(),
             metrics: true,

@@ -36,10 +36,25 @@ pub struct Setup {
     pub party: PartyId,
     /// Incarnation of the job.
     pub epoch: u64,
+    /// What its lanes compute with.
+    pub device: DeviceChoice,
     /// Folder for this party's own output (sealed model); it must exist.
     pub folder: String,
     /// Address for `/metrics`, `127.0.0.1:0` for any port; none for no metrics.
     pub metrics: Option<String>,
+}
+
+/// Devices that a party may compute with. All give the same results, so each party may choose for itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceChoice {
+    /// GPUs if there are any that can be used, else the processor.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// GPUs; without one that can be used the job fails.
+    Cuda,
 }
 
 /// All parties' addresses and pinned certificates.

@@ -10,6 +10,8 @@ macro_rules! in_place {
         pub fn $name<'a>(x: impl Into<SliceMut<'a>>, $($read: impl Into<Slice<'a>>,)* $($number: $type,)*) {
             match x.into() {
                 SliceMut::Host(x) => host::$name(x, $(&$read.into().on_host(),)* $($number,)*),
+                #[cfg(feature = "cuda")]
+                SliceMut::Gpu(gpu, x) => gpu.$name(x, $($read.into().on(&gpu).span(),)* $($number,)*),
             }
         }
     )*};
@@ -57,6 +59,8 @@ macro_rules! making {
         ) -> Words {
             match $first.into() {
                 Slice::Host($first) => host::$name($first, $(&$read.into().on_host(),)* $($number,)*).into(),
+                #[cfg(feature = "cuda")]
+                Slice::Gpu(gpu, $first) => gpu.$name($first, $($read.into().on(gpu).span(),)* $($number,)*).into(),
             }
         }
     )*};
@@ -88,14 +92,26 @@ pub fn product_of_sums(k: u64, c: u64, left: [Slice<'_>; 2], right: [Slice<'_>; 
     let ([x, y], [z, w]) = (left, right);
     match x {
         Slice::Host(x) => host::product_of_sums(k, c, [x, &y.on_host()], [&z.on_host(), &w.on_host()]).into(),
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(gpu, x) => {
+            let [y, z, w] = [y, z, w].map(|words| words.on(gpu));
+            gpu.product_of_sums(k, c, [x, y.span()], [z.span(), w.span()]).into()
+        }
     }
 }
 
 /// `z += x (w + k y) + v y`, element by element, for a left factor `[x, v]` and a right one `[y, w]`.
 pub fn add_cross_products(z: &mut Words, k: u64, left: [Slice<'_>; 2], right: [Slice<'_>; 2]) {
-    let ([x, v], [y, w]) = (left.map(Slice::on_host), right.map(Slice::on_host));
     match z.all_mut() {
-        SliceMut::Host(z) => host::add_cross_products(z, k, [&x, &v], [&y, &w]),
+        SliceMut::Host(z) => {
+            let ([x, v], [y, w]) = (left.map(Slice::on_host), right.map(Slice::on_host));
+            host::add_cross_products(z, k, [&x, &v], [&y, &w]);
+        }
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(gpu, z) => {
+            let ([x, v], [y, w]) = (left.map(|words| words.on(&gpu)), right.map(|words| words.on(&gpu)));
+            gpu.add_cross_products(z, k, [x.span(), v.span()], [y.span(), w.span()]);
+        }
     }
 }
 
@@ -106,6 +122,8 @@ pub fn add_row<'a>(x: impl Into<SliceMut<'a>>, row: impl Into<Slice<'a>>) {
             let row = row.into().on_host();
             x.chunks_mut(row.len()).for_each(|x| host::add_assign(x, &row));
         }
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(gpu, x) => gpu.add_row(x, row.into().on(&gpu).span()),
     }
 }
 
@@ -113,17 +131,27 @@ pub fn add_row<'a>(x: impl Into<SliceMut<'a>>, row: impl Into<Slice<'a>>) {
 pub fn trunc_mask(mask: &mut Words, shift: u32) -> Words {
     match mask.all_mut() {
         SliceMut::Host(mask) => host::trunc_mask(mask, shift).into(),
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(gpu, mask) => gpu.trunc_mask(mask, shift).into(),
     }
 }
 
 /// Evaluator of an injection: `z += m own + (1 - 2m)(t l_b + l_b l_x)` and `t_out += m t`, for `x = [t, own]` and
 /// `dealt = [l_b, l_b l_x]`.
 pub fn inject_addend(z: SliceMut<'_>, t_out: SliceMut<'_>, m: Slice<'_>, x: [Slice<'_>; 2], dealt: [Slice<'_>; 2]) {
-    let ([t, own], [lb, lblx]) = (x.map(Slice::on_host), dealt.map(Slice::on_host));
     match (z, t_out) {
         (SliceMut::Host(z), SliceMut::Host(t_out)) => {
+            let ([t, own], [lb, lblx]) = (x.map(Slice::on_host), dealt.map(Slice::on_host));
             host::inject_addend(z, t_out, &m.on_host(), [&t, &own], [&lb, &lblx]);
         }
+        #[cfg(feature = "cuda")]
+        (SliceMut::Gpu(gpu, z), SliceMut::Gpu(_, t_out)) => {
+            let ([t, own], [lb, lblx]) = (x.map(|words| words.on(&gpu)), dealt.map(|words| words.on(&gpu)));
+            let (x, dealt) = ([t.span(), own.span()], [lb.span(), lblx.span()]);
+            gpu.inject_addend(z, t_out, m.on(&gpu).span(), x, dealt);
+        }
+        #[cfg(feature = "cuda")]
+        _ => unreachable!("an injection makes both of its sums on one device"),
     }
 }
 
@@ -133,6 +161,12 @@ pub fn inject_public_addend(z: SliceMut<'_>, t_out: SliceMut<'_>, m: Slice<'_>, 
         (SliceMut::Host(z), SliceMut::Host(t_out)) => {
             host::inject_public_addend(z, t_out, &m.on_host(), k, &lb.on_host());
         }
+        #[cfg(feature = "cuda")]
+        (SliceMut::Gpu(gpu, z), SliceMut::Gpu(_, t_out)) => {
+            gpu.inject_public_addend(z, t_out, m.on(&gpu).span(), k, lb.on(&gpu).span());
+        }
+        #[cfg(feature = "cuda")]
+        _ => unreachable!("an injection makes both of its sums on one device"),
     }
 }
 
@@ -145,6 +179,8 @@ pub fn packed_bytes(len: usize, bits: u32) -> usize {
 pub fn pack<'a>(words: impl Into<Slice<'a>>, bits: u32) -> Vec<u8> {
     match words.into() {
         Slice::Host(words) => host::pack(words, bits),
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(gpu, words) => gpu.pack_bytes(words, bits),
     }
 }
 

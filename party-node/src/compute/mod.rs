@@ -5,6 +5,8 @@ pub mod circuit;
 mod conformance;
 mod conv;
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod curves;
 pub mod elementwise;
 pub mod moves;
@@ -65,12 +67,23 @@ pub type HostSum<'a> = SumIn<&'a [u64]>;
 /// A ChaCha12 key.
 pub type Key = [u32; 8];
 
+/// A device that can no longer be relied on, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DeviceError(pub String);
+
 /// A device that computes in Z_2^64. All results wrap; all devices agree bit for bit.
 ///
 /// What works on words that exist is in [`elementwise`] and runs where they lie; a device makes words, and multiplies.
 pub trait Compute: Send + Sync {
     /// What a report calls this device: `cpu (avx512, 2 threads)`.
     fn name(&self) -> String;
+
+    /// Whether all that was asked of the device so far has been done rightly, as far as is known by now. Operations
+    /// return no errors: after a failure what they make means nothing, and nothing of it may leave.
+    fn check(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
 
     /// The words in this device's memory.
     fn hold(&self, words: Vec<u64>) -> Words;

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
+#[cfg(feature = "cuda")]
+use super::cuda::{Gpu, Memory as GpuMemory, Span, SpanMut};
+
 /// A vector of ring words.
 #[derive(Clone)]
 pub struct Words(Memory);
@@ -15,6 +18,8 @@ pub struct Words(Memory);
 #[derive(Clone)]
 enum Memory {
     Host(Vec<u64>),
+    #[cfg(feature = "cuda")]
+    Gpu(GpuMemory),
 }
 
 /// Words that are read where they lie.
@@ -22,12 +27,18 @@ enum Memory {
 pub enum Slice<'a> {
     /// In this process's memory.
     Host(&'a [u64]),
+    /// In a GPU's.
+    #[cfg(feature = "cuda")]
+    Gpu(&'a Gpu, Span<'a>),
 }
 
 /// Words that are changed where they lie.
 pub enum SliceMut<'a> {
     /// In this process's memory.
     Host(&'a mut [u64]),
+    /// In a GPU's.
+    #[cfg(feature = "cuda")]
+    Gpu(Gpu, SpanMut<'a>),
 }
 
 impl Words {
@@ -40,6 +51,8 @@ impl Words {
     pub fn len(&self) -> usize {
         match &self.0 {
             Memory::Host(words) => words.len(),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(words) => words.len(),
         }
     }
 
@@ -52,6 +65,8 @@ impl Words {
     pub fn all(&self) -> Slice<'_> {
         match &self.0 {
             Memory::Host(words) => Slice::Host(words),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(words) => Slice::Gpu(words.gpu(), words.span()),
         }
     }
 
@@ -59,6 +74,8 @@ impl Words {
     pub fn all_mut(&mut self) -> SliceMut<'_> {
         match &mut self.0 {
             Memory::Host(words) => SliceMut::Host(words),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(words) => SliceMut::Gpu(words.gpu().clone(), words.span_mut()),
         }
     }
 
@@ -71,6 +88,8 @@ impl Words {
     pub fn at_mut(&mut self, range: Range<usize>) -> SliceMut<'_> {
         match &mut self.0 {
             Memory::Host(words) => SliceMut::Host(&mut words[range]),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(words) => SliceMut::Gpu(words.gpu().clone(), words.slice_mut(range)),
         }
     }
 
@@ -78,6 +97,8 @@ impl Words {
     pub fn into_host(self) -> Vec<u64> {
         match self.0 {
             Memory::Host(words) => words,
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(words) => fetched(words.gpu(), words.span()),
         }
     }
 
@@ -85,12 +106,19 @@ impl Words {
     pub fn append(&mut self, other: &Words) {
         match &mut self.0 {
             Memory::Host(words) => words.extend_from_slice(&other.all().on_host()),
+            #[cfg(feature = "cuda")]
+            Memory::Gpu(words) => *words = words.gpu().concat(&[words.span(), other.all().on(words.gpu()).span()]),
         }
     }
 
     /// Words joined end to end, where the first of them lie.
     pub fn concat<'a>(pieces: impl IntoIterator<Item = Slice<'a>>) -> Self {
         let pieces: Vec<Slice<'a>> = pieces.into_iter().collect();
+        #[cfg(feature = "cuda")]
+        if let Some(&Slice::Gpu(gpu, _)) = pieces.first() {
+            let pieces: Vec<_> = pieces.iter().map(|piece| piece.on(gpu)).collect();
+            return gpu.concat(&pieces.iter().map(OnGpu::span).collect::<Vec<_>>()).into();
+        }
         let mut all = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
         pieces.iter().for_each(|piece| all.extend_from_slice(&piece.on_host()));
         all.into()
@@ -102,6 +130,8 @@ impl<'a> Slice<'a> {
     pub fn len(self) -> usize {
         match self {
             Self::Host(words) => words.len(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_, words) => words.len(),
         }
     }
 
@@ -115,6 +145,8 @@ impl<'a> Slice<'a> {
     pub fn at(self, range: Range<usize>) -> Self {
         match self {
             Self::Host(words) => Self::Host(&words[range]),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => Self::Gpu(gpu, words.slice(range)),
         }
     }
 
@@ -122,6 +154,8 @@ impl<'a> Slice<'a> {
     pub fn to_words(self) -> Words {
         match self {
             Self::Host(words) => words.to_vec().into(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => gpu.copied(words).into(),
         }
     }
 
@@ -129,6 +163,8 @@ impl<'a> Slice<'a> {
     pub fn on_host(self) -> Cow<'a, [u64]> {
         match self {
             Self::Host(words) => Cow::Borrowed(words),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => Cow::Owned(fetched(gpu, words)),
         }
     }
 
@@ -136,6 +172,8 @@ impl<'a> Slice<'a> {
     pub fn beside(self, words: Vec<u64>) -> Words {
         match self {
             Self::Host(_) => words.into(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, _) => gpu.upload(&words).into(),
         }
     }
 
@@ -143,8 +181,43 @@ impl<'a> Slice<'a> {
     pub fn mapped(self, function: impl FnOnce(&[u64]) -> Vec<u64>) -> Words {
         match self {
             Self::Host(words) => function(words).into(),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => gpu.upload(&function(&fetched(gpu, words))).into(),
         }
     }
+
+    /// The words on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) fn on(self, gpu: &Gpu) -> OnGpu<'a> {
+        match self {
+            Self::Host(words) => OnGpu::Brought(gpu.upload(words)),
+            Self::Gpu(_, words) => OnGpu::There(words),
+        }
+    }
+}
+
+/// Words on a GPU, brought there or there before.
+#[cfg(feature = "cuda")]
+pub(super) enum OnGpu<'a> {
+    There(Span<'a>),
+    Brought(GpuMemory),
+}
+
+#[cfg(feature = "cuda")]
+impl OnGpu<'_> {
+    pub(super) fn span(&self) -> Span<'_> {
+        match self {
+            Self::There(words) => *words,
+            Self::Brought(words) => words.span(),
+        }
+    }
+}
+
+/// The words of a GPU in this process's memory; zeros if it has failed, which it remembers. A lane asks its device before
+/// anything leaves.
+#[cfg(feature = "cuda")]
+fn fetched(gpu: &Gpu, words: Span<'_>) -> Vec<u64> {
+    gpu.download(words).unwrap_or_else(|_| vec![0; words.len()])
 }
 
 impl SliceMut<'_> {
@@ -162,6 +235,8 @@ impl SliceMut<'_> {
     pub fn reading(&self) -> Slice<'_> {
         match self {
             Self::Host(words) => Slice::Host(words),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => Slice::Gpu(gpu, words.span()),
         }
     }
 
@@ -169,6 +244,8 @@ impl SliceMut<'_> {
     pub fn reborrow(&mut self) -> SliceMut<'_> {
         match self {
             Self::Host(words) => SliceMut::Host(words),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => SliceMut::Gpu(gpu.clone(), words.again()),
         }
     }
 
@@ -176,6 +253,8 @@ impl SliceMut<'_> {
     pub fn at(&mut self, range: Range<usize>) -> SliceMut<'_> {
         match self {
             Self::Host(words) => SliceMut::Host(&mut words[range]),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => SliceMut::Gpu(gpu.clone(), words.again().slice(range)),
         }
     }
 
@@ -183,6 +262,12 @@ impl SliceMut<'_> {
     pub fn change(self, function: impl FnOnce(&mut [u64])) {
         match self {
             Self::Host(words) => function(words),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => {
+                let mut changed = fetched(&gpu, words.span());
+                function(&mut changed);
+                gpu.write(words, &changed);
+            }
         }
     }
 }
@@ -210,6 +295,13 @@ impl Eq for Words {}
 impl From<Vec<u64>> for Words {
     fn from(words: Vec<u64>) -> Self {
         Self(Memory::Host(words))
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl From<GpuMemory> for Words {
+    fn from(words: GpuMemory) -> Self {
+        Self(Memory::Gpu(words))
     }
 }
 

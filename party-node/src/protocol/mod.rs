@@ -52,7 +52,7 @@ pub use wire::{FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, parse_frame};
 pub use prss::Recorder;
 
 use self::wire::Wire;
-use crate::compute::Compute;
+use crate::compute::{Compute, DeviceError};
 use crate::meter::Meter;
 use crate::transport::{Transport, TransportError};
 
@@ -88,6 +88,9 @@ pub enum ProtocolError {
         /// Number that the frame bears.
         got: u32,
     },
+    /// The lane's own device failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Someone asked this party to stop.
     #[error("stopped on request")]
     Stopped,
@@ -98,7 +101,7 @@ impl ProtocolError {
     pub fn peer(&self) -> Option<PartyId> {
         match self {
             Self::Length { peer, .. } | Self::Malformed { peer } | Self::Sequence { peer, .. } => Some(*peer),
-            Self::Transport(_) | Self::Stopped => None,
+            Self::Transport(_) | Self::Device(_) | Self::Stopped => None,
         }
     }
 }
@@ -185,6 +188,13 @@ impl Party {
     /// Says goodbye to both peers.
     pub fn close(&self) -> Result<(), ProtocolError> {
         self.wire.borrow_mut().close()
+    }
+
+    /// Sends what is queued, unless it comes from a device that has failed.
+    fn flush(&self, now: bool) -> Result<(), ProtocolError> {
+        self.device.check()?;
+        let mut wire = self.wire.borrow_mut();
+        if now { wire.flush_now(&self.meter) } else { wire.flush(&self.meter) }
     }
 
     fn check_stop(&self) -> Result<(), ProtocolError> {

@@ -71,16 +71,17 @@ impl Party {
                     Poll::Ready(result) => results[i] = Some(result?),
                     Poll::Pending => still.push((i, task)),
                 }
-                if self.wire.borrow().is_eager() {
-                    self.wire.borrow_mut().flush_now(&self.meter)?;
+                let eager = self.wire.borrow().is_eager();
+                if eager {
+                    self.flush(true)?;
                 }
             }
             tasks = still;
             if tasks.is_empty() {
-                self.wire.borrow_mut().flush_now(&self.meter)?;
+                self.flush(true)?;
                 break;
             }
-            self.wire.borrow_mut().flush(&self.meter)?;
+            self.flush(false)?;
             self.check_stop()?;
             if self.nudged.take() {
                 continue;

@@ -81,6 +81,9 @@ impl LaneEnd {
                 };
                 Failure { step: *step, ..failure(kind, source.to_string()) }
             }
+            Self::Failed(LaneError::Device { step, source }) => {
+                Failure { step: *step, ..failure(FailureKind::Job, source.to_string()) }
+            }
             Self::Failed(LaneError::Stopped) => stopped(),
             Self::Failed(LaneError::Job(what)) => failure(FailureKind::Job, what.as_str()),
             Self::Failed(LaneError::Protocol { step, source }) => {

@@ -46,6 +46,7 @@ pub(super) fn setup(party: usize, lanes: u16) -> Setup {
         },
         party: PartyId::ALL[party],
         epoch: 1,
+        device: DeviceChoice::Cpu,
         folder: String::new(),
         metrics: None,
     }

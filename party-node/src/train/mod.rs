@@ -17,7 +17,7 @@ use shared::wire::Calibration;
 pub use lane::run_lane;
 
 use crate::collective::{Collective, CollectiveError};
-use crate::compute::Compute;
+use crate::compute::{Compute, DeviceError};
 use crate::meter::{LaneCounters, Snapshot};
 use crate::protocol::{PairKeys, ProtocolError, Replicated};
 use crate::transport::{Transport, TransportError};
@@ -138,6 +138,14 @@ pub enum LaneError {
         /// What happened.
         source: ProtocolError,
     },
+    /// The lane's device failed.
+    #[error("{source}")]
+    Device {
+        /// At which step.
+        step: Option<usize>,
+        /// What happened.
+        source: DeviceError,
+    },
     /// Another lane of this party is gone or late.
     #[error("{source}")]
     Collective {
@@ -159,6 +167,7 @@ impl LaneError {
     pub(crate) fn at(step: Option<usize>, source: ProtocolError) -> Self {
         match source {
             ProtocolError::Transport(source) => Self::Transport { step, source },
+            ProtocolError::Device(source) => Self::Device { step, source },
             ProtocolError::Stopped => Self::Stopped,
             source => Self::Protocol { step, source },
         }

@@ -1,0 +1,53 @@
+//! Keystream on a device: the words that every other device makes.
+
+use super::{Gpu, Memory, SpanMut};
+use crate::compute::Key;
+
+/// Words that a block of threads makes at a time: a ChaCha block for each thread.
+const TILE_WORDS: usize = 2048;
+
+impl Gpu {
+    /// The first `len` words of ChaCha12 keystream (block counter from 0, little-endian words, 8 per block).
+    pub fn keystream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Memory {
+        let mut out = self.uninitialised(len);
+        self.stream("keystream", key, nonce, out.span_mut());
+        out
+    }
+
+    /// `out` = keystream.
+    pub fn keystream_fill(&self, key: &Key, nonce: [u32; 3], out: SpanMut<'_>) {
+        self.stream("keystream", key, nonce, out);
+    }
+
+    /// `out += keystream`, wrapping.
+    pub fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: SpanMut<'_>) {
+        self.stream("keystream_add", key, nonce, out);
+    }
+
+    /// `out -= keystream`, wrapping.
+    pub fn keystream_sub(&self, key: &Key, nonce: [u32; 3], out: SpanMut<'_>) {
+        self.stream("keystream_sub", key, nonce, out);
+    }
+
+    /// `out ^= keystream`.
+    pub fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: SpanMut<'_>) {
+        self.stream("keystream_xor", key, nonce, out);
+    }
+
+    #[allow(clippy::needless_pass_by_value, reason = "a span to change is given away")]
+    fn stream(&self, kernel: &'static str, key: &Key, nonce: [u32; 3], out: SpanMut<'_>) {
+        assert!(u32::try_from(out.len().div_ceil(8)).is_ok(), "a stream is shorter than 256 GiB");
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let [k0, k1, k2, k3, k4, k5, k6, k7] = *key;
+        let [n0, n1, n2] = nonce;
+        let stream = [pair(k0, k1), pair(k2, k3), pair(k4, k5), pair(k6, k7), pair(n0, n1), n2.into()];
+        let arguments = [&[out.address][..], &stream, &[out.len() as u64]].concat();
+        self.tiles(kernel, out.len().div_ceil(TILE_WORDS), &arguments);
+    }
+
+    /// Starts a kernel whose blocks go over so many pieces of work.
+    pub(super) fn tiles(&self, kernel: &'static str, tiles: usize, arguments: &[u64]) {
+        let blocks = tiles.min(32 * self.0.driver.processors() as usize);
+        self.start(kernel, [u32::try_from(blocks).expect("bounded"), 1, 1], arguments);
+    }
+}

@@ -1,0 +1,178 @@
+//! Vectors on a device, and pieces of them.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Gpu;
+use super::driver::Driver;
+
+/// A piece of a device's memory that goes back when nobody needs it. Work is in order, so that what comes next may have it
+/// at once.
+pub(super) struct Block {
+    driver: Arc<dyn Driver>,
+    pub(super) address: u64,
+    bytes: usize,
+}
+
+impl Block {
+    pub(super) fn new(driver: &Arc<dyn Driver>, address: u64, bytes: usize) -> Self {
+        Self { driver: driver.clone(), address, bytes }
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            self.driver.free(self.address, self.bytes);
+        }
+    }
+}
+
+/// A vector of words on a device. Its copy is one on the device; it goes back to the pool when it is dropped.
+pub struct Memory {
+    gpu: Gpu,
+    /// None if there are no words, or if the device has failed.
+    block: Option<Block>,
+    len: usize,
+}
+
+impl Memory {
+    pub(super) fn new(gpu: &Gpu, block: Option<Block>, len: usize) -> Self {
+        Self { gpu: gpu.clone(), block, len }
+    }
+
+    /// The device that it lies on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// Words.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All of it.
+    pub fn span(&self) -> Span<'_> {
+        Span { address: self.address(), len: self.len, memory: PhantomData }
+    }
+
+    /// All of it, to be changed.
+    pub fn span_mut(&mut self) -> SpanMut<'_> {
+        SpanMut { address: self.address(), len: self.len, memory: PhantomData }
+    }
+
+    /// A piece of it.
+    pub fn slice(&self, range: Range<usize>) -> Span<'_> {
+        self.span().slice(range)
+    }
+
+    /// A piece of it, to be changed.
+    pub fn slice_mut(&mut self, range: Range<usize>) -> SpanMut<'_> {
+        self.span_mut().slice(range)
+    }
+
+    fn address(&self) -> u64 {
+        self.block.as_ref().map_or(0, |block| block.address)
+    }
+}
+
+impl Clone for Memory {
+    fn clone(&self) -> Self {
+        self.gpu.copied(self.span())
+    }
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory(<{} words>)", self.len)
+    }
+}
+
+/// Words of a [`Memory`].
+#[derive(Clone, Copy)]
+pub struct Span<'a> {
+    pub(super) address: u64,
+    len: usize,
+    memory: PhantomData<&'a Memory>,
+}
+
+impl Span<'_> {
+    /// What lies in a block that outlives this.
+    pub(super) fn of_block(block: &Block, len: usize) -> Span<'_> {
+        Span { address: block.address, len, memory: PhantomData }
+    }
+
+    /// Words.
+    pub fn len(self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
+    /// A piece of it.
+    #[must_use]
+    pub fn slice(self, range: Range<usize>) -> Self {
+        let (address, len) = piece(self.address, self.len, range);
+        Self { address, len, ..self }
+    }
+}
+
+/// Words of a [`Memory`] that may be changed.
+pub struct SpanMut<'a> {
+    pub(super) address: u64,
+    len: usize,
+    memory: PhantomData<&'a mut Memory>,
+}
+
+impl SpanMut<'_> {
+    /// Words.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// To read.
+    pub fn span(&self) -> Span<'_> {
+        Span { address: self.address, len: self.len, memory: PhantomData }
+    }
+
+    /// The same words for a while.
+    pub fn again(&mut self) -> SpanMut<'_> {
+        SpanMut { address: self.address, len: self.len, memory: PhantomData }
+    }
+
+    /// A piece of it.
+    #[must_use]
+    pub fn slice(self, range: Range<usize>) -> Self {
+        let (address, len) = piece(self.address, self.len, range);
+        Self { address, len, ..self }
+    }
+
+    /// What lies before and what lies from `middle` on.
+    #[must_use]
+    pub fn split_at(self, middle: usize) -> (Self, Self) {
+        let (first, second) =
+            (piece(self.address, self.len, 0..middle), piece(self.address, self.len, middle..self.len));
+        let of = |(address, len)| Self { address, len, memory: PhantomData };
+        (of(first), of(second))
+    }
+}
+
+fn piece(address: u64, len: usize, range: Range<usize>) -> (u64, usize) {
+    assert!(range.start <= range.end && range.end <= len, "words {range:?} of {len}");
+    (address + 8 * range.start as u64, range.end - range.start)
+}

@@ -1,0 +1,228 @@
+//! GPUs: vectors in a device's memory and everything that protocols do with them, bit for bit as on the host.
+//!
+//! [`Gpu`] is a device and its one stream: operations happen in the order of the calls, and none of them waits. They
+//! return no errors: the first failure is remembered, all that follows does nothing, and [`Gpu::check`], which every copy
+//! to the host calls, returns it. The CUDA libraries are loaded when a device is opened; nothing needs them before.
+
+#[cfg(test)]
+mod conformance;
+mod driver;
+mod elementwise;
+#[cfg(any(test, feature = "test-world"))]
+mod emulated;
+mod error;
+mod keystream;
+mod memory;
+mod planes;
+mod source;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use self::driver::Driver;
+pub use self::error::CudaError;
+use self::memory::Block;
+pub use self::memory::{Memory, Span, SpanMut};
+
+/// A device. Clones are the same device; it closes when the last of them and of its vectors is gone.
+#[derive(Clone)]
+pub struct Gpu(Arc<Inner>);
+
+struct Inner {
+    driver: Arc<dyn Driver>,
+    failure: OnceLock<CudaError>,
+    /// Short public vectors that kernels read, such as lists of places: copied once.
+    constants: Mutex<HashMap<Vec<u64>, Arc<Block>>>,
+}
+
+/// Threads of a block.
+const BLOCK: u32 = 256;
+/// Words of a constant that is kept, and how many of them are.
+const CONSTANT_WORDS_MAX: usize = 1 << 14;
+const CONSTANTS_MAX: usize = 4096;
+
+impl Gpu {
+    fn with_driver(driver: impl Driver + 'static) -> Self {
+        let constants = Mutex::default();
+        Self(Arc::new(Inner { driver: Arc::new(driver), failure: OnceLock::new(), constants }))
+    }
+
+    /// A stand-in for a GPU that plays the kernels on the CPU, with so many bytes of memory; `None` if this machine has
+    /// no C++ compiler.
+    #[cfg(any(test, feature = "test-world"))]
+    pub fn emulated(memory_bytes: usize) -> Option<Self> {
+        emulated::Emulated::open(memory_bytes).map(Self::with_driver)
+    }
+
+    /// What a report calls the device.
+    pub fn name(&self) -> String {
+        self.0.driver.name()
+    }
+
+    /// Bytes free, and bytes in all.
+    pub fn memory_info(&self) -> Result<(usize, usize), CudaError> {
+        self.0.driver.memory_info()
+    }
+
+    /// The first failure of all operations so far, as far as it is known by now.
+    pub fn check(&self) -> Result<(), CudaError> {
+        self.0.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// Waits until all is done that was called before.
+    pub fn synchronise(&self) -> Result<(), CudaError> {
+        self.attempt(|driver| driver.synchronise());
+        self.check()
+    }
+
+    /// Words that are zero.
+    pub fn zeros(&self, len: usize) -> Memory {
+        let memory = self.uninitialised(len);
+        self.attempt(|driver| if len == 0 { Ok(()) } else { driver.clear(memory.span().address, 8 * len) });
+        memory
+    }
+
+    /// Words that all have one value.
+    pub fn filled(&self, value: u64, len: usize) -> Memory {
+        let memory = self.uninitialised(len);
+        self.each("fill", len, &[memory.span().address, value, len as u64]);
+        memory
+    }
+
+    /// A copy of words of the host.
+    pub fn upload(&self, words: &[u64]) -> Memory {
+        let mut memory = self.uninitialised(words.len());
+        self.write(memory.span_mut(), words);
+        memory
+    }
+
+    /// A copy of bytes of the host, with zeros to the end of the last word.
+    pub fn upload_bytes(&self, bytes: &[u8]) -> Memory {
+        let memory = self.uninitialised(bytes.len().div_ceil(8));
+        self.attempt(|driver| {
+            let (whole, rest) = bytes.split_at(bytes.len() / 8 * 8);
+            let mut last = [0; 8];
+            last[..rest.len()].copy_from_slice(rest);
+            if !whole.is_empty() {
+                driver.to_device(memory.span().address, whole)?;
+            }
+            if rest.is_empty() { Ok(()) } else { driver.to_device(memory.span().address + whole.len() as u64, &last) }
+        });
+        memory
+    }
+
+    /// Copies words of the host into a vector. As long as the shorter one.
+    pub fn write(&self, into: SpanMut<'_>, words: &[u64]) {
+        let words = &words[..words.len().min(into.len())];
+        if !words.is_empty() {
+            self.attempt(|driver| driver.to_device(into.address, bytemuck::cast_slice(words)));
+        }
+    }
+
+    /// A copy on the host, when all that was called before is done.
+    pub fn download(&self, words: Span<'_>) -> Result<Vec<u64>, CudaError> {
+        let mut out = vec![0; words.len()];
+        self.read(words, bytemuck::cast_slice_mut(&mut out))?;
+        Ok(out)
+    }
+
+    /// Copies the first bytes of a vector to the host: as many as `bytes` takes. Panics if there are fewer.
+    pub fn read(&self, words: Span<'_>, bytes: &mut [u8]) -> Result<(), CudaError> {
+        assert!(bytes.len() <= 8 * words.len(), "a vector holds what is read");
+        if !bytes.is_empty() {
+            self.attempt(|driver| driver.to_host(bytes, words.address));
+        }
+        self.check()
+    }
+
+    /// A copy on the device.
+    pub fn copied(&self, words: Span<'_>) -> Memory {
+        let mut copy = self.uninitialised(words.len());
+        self.copy(copy.span_mut(), words);
+        copy
+    }
+
+    /// Copies words on the device. As long as the shorter one.
+    pub fn copy(&self, into: SpanMut<'_>, from: Span<'_>) {
+        let len = into.len().min(from.len());
+        if len > 0 {
+            self.attempt(|driver| driver.copy(into.address, from.address, 8 * len));
+        }
+    }
+
+    /// Pieces end to end.
+    pub fn concat(&self, pieces: &[Span<'_>]) -> Memory {
+        let mut all = self.uninitialised(pieces.iter().map(|piece| piece.len()).sum());
+        let mut rest = all.span_mut();
+        for piece in pieces {
+            let (here, after) = rest.split_at(piece.len());
+            self.copy(here, *piece);
+            rest = after;
+        }
+        all
+    }
+
+    /// Words without a value yet.
+    fn uninitialised(&self, len: usize) -> Memory {
+        let mut block = None;
+        if len > 0 {
+            self.attempt(|driver| {
+                block = Some(Block::new(&self.0.driver, driver.allocate(8 * len)?, 8 * len));
+                Ok(())
+            });
+        }
+        Memory::new(self, block, len)
+    }
+
+    /// A public vector on the device, copied there at its first use. For lists that come again and again.
+    fn constant(&self, words: &[u64]) -> Arc<Block> {
+        let mut constants = self.0.constants.lock().expect("no holder panics");
+        if let Some(block) = constants.get(words) {
+            return block.clone();
+        }
+        let driver = &self.0.driver;
+        let mut block = Arc::new(Block::new(driver, 0, 0));
+        self.attempt(|_| {
+            let piece = Block::new(driver, driver.allocate(8 * words.len().max(1))?, 8 * words.len().max(1));
+            driver.to_device(piece.address, bytemuck::cast_slice(words))?;
+            block = Arc::new(piece);
+            Ok(())
+        });
+        if words.len() <= CONSTANT_WORDS_MAX && self.check().is_ok() {
+            if constants.len() == CONSTANTS_MAX {
+                constants.clear();
+            }
+            constants.insert(words.to_vec(), block.clone());
+        }
+        block
+    }
+
+    /// Does something unless the device has failed before; remembers if it fails now.
+    fn attempt(&self, work: impl FnOnce(&dyn Driver) -> Result<(), CudaError>) {
+        if self.0.failure.get().is_none()
+            && let Err(failure) = work(&*self.0.driver)
+        {
+            // Another thread may have been first; one failure is enough.
+            let _ = self.0.failure.set(failure);
+        }
+    }
+
+    /// Starts a kernel that goes over `n` elements, each by itself.
+    fn each(&self, kernel: &'static str, n: usize, arguments: &[u64]) {
+        let blocks = n.div_ceil(BLOCK as usize).min(32 * self.0.driver.processors() as usize);
+        self.start(kernel, [u32::try_from(blocks).expect("bounded above"), 1, 1], arguments);
+    }
+
+    /// Starts a kernel on a grid of blocks, if there are any.
+    fn start(&self, kernel: &'static str, grid: [u32; 3], arguments: &[u64]) {
+        if grid.iter().all(|blocks| *blocks > 0) {
+            self.attempt(|driver| driver.launch(kernel, grid, BLOCK, arguments));
+        }
+    }
+}
+
+impl std::fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Gpu({})", self.name())
+    }
+}
