@@ -101,7 +101,7 @@ impl<'a> Bench<'a> {
             return Err(LaunchError::Usage("--runs 0: at least one run is needed".into()));
         }
         let job = settings::load(&flags, std::env::vars())?.job;
-        device::remarks(args.lanes).iter().for_each(|remark| eprintln!("{remark}"));
+        device::remarks(job.job.device, args.lanes).iter().for_each(|remark| eprintln!("{remark}"));
         Ok(Self { args, job, interrupt: Interrupt::install() })
     }
 

@@ -1,11 +1,7 @@
 //! What this machine has to compute with.
 
 use shared::ids::PartyId;
-
-/// Whether a GPU can be used. This build carries no GPU backend, so the answer is no.
-pub(crate) fn gpu_found() -> bool {
-    false
-}
+use shared::wire::DeviceChoice;
 
 /// Cores that this process may use.
 pub(crate) fn cores() -> usize {
@@ -19,12 +15,21 @@ pub(crate) fn threads_per_lane(lanes: u16, asked: usize) -> usize {
 }
 
 /// What the user should know about the devices before a run.
-pub(crate) fn remarks(lanes: u16) -> Vec<String> {
+pub(crate) fn remarks(choice: DeviceChoice, lanes: u16) -> Vec<String> {
+    let gpus = if choice == DeviceChoice::Cpu { None } else { Some(party_node::gpus()) };
+    let local_lanes = PartyId::ALL.len() * usize::from(lanes);
+    match gpus {
+        Some(Ok(gpus)) if gpus < local_lanes => {
+            return vec![format!("{local_lanes} lanes (3 parties x {lanes}) share {gpus} GPUs (--oversubscribe is implied)")];
+        }
+        Some(Ok(_)) => return Vec::new(),
+        Some(Err(_)) | None => {}
+    }
     let mut remarks = Vec::new();
-    if !gpu_found() {
+    if gpus.is_some() {
         remarks.push(format!("no GPU found: CPU devices stand in, {lanes} per party"));
     }
-    let (cores, local_lanes) = (cores(), PartyId::ALL.len() * usize::from(lanes));
+    let cores = cores();
     if lanes > 1 && cores < local_lanes {
         remarks.push(format!(
             "no speed-up can be expected: {local_lanes} lanes (3 parties x {lanes}) share {cores} cores, so lanes take \

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
     let public_model = job.infer.public_model;
     let encoded = data::encode_inference(&samples.x, model.weights(), public_model, job.protocol.fraction_bits)?;
     let spec = spec(job, &model, &samples, &encoded, reveal)?;
-    let remarks = [device::remarks(spec.lanes), model.imported.notes.clone()].concat();
+    let remarks = [device::remarks(job.job.device, spec.lanes), model.imported.notes.clone()].concat();
     announce(args, &spec, &model, &samples, &remarks);
 
     let interrupt = Interrupt::install();

@@ -8,7 +8,7 @@ use orchestrator::{Deadlines, LocalJob, Notice, Outcome};
 use shared::ids::{JobId, PartyId};
 use shared::job::{JobSpec, Reveal};
 use shared::share::Addend;
-use shared::wire::{PartyReport, Setup, ToParty};
+use shared::wire::{DeviceChoice, PartyReport, Setup, ToParty};
 
 use crate::args::JobArgs;
 use crate::exit::LaunchError;
@@ -89,6 +89,8 @@ pub(crate) fn run(
         party,
         epoch: 1,
         device: start.device,
+        // All parties share the GPUs of this machine.
+        oversubscribe: true,
         folder: folder.party(party).display().to_string(),
         metrics: start.metrics.then(|| "127.0.0.1:0".to_owned()),
     });

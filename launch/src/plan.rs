@@ -85,7 +85,7 @@ impl Plan {
         let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
         let round_trip_ms = round_trip_ms(args, spec);
         let prediction = Prediction::new(total, products, cores, network(args, round_trip_ms));
-        let mut remarks = device::remarks(spec.lanes);
+        let mut remarks = device::remarks(DeviceChoice::Cpu, spec.lanes);
         if round_trip_ms >= f64::from(ROUND_TRIP_LONG_MS) && !spec.protocol.saves_rounds() {
             remarks.push(format!("protocol.round_trip_ms={round_trip_ms:.0} would take fewer rounds"));
         }

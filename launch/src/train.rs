@@ -40,7 +40,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let encoded = data::encode(&data, begin, settings.job.protocol.fraction_bits)?;
     let spec = job::spec(&settings.job, &data, file.as_ref(), encoded.digests)?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
-    let mut remarks = device::remarks(spec.lanes);
+    let mut remarks = device::remarks(settings.job.job.device, spec.lanes);
     let plain = twin(&spec, training, &data, begin, &mut remarks);
     remarks.extend(file.iter().flat_map(|file| file.imported.notes.clone()));
     let export = settings.job.model.export.as_ref().map(|path| OutFile::create(path, &KINDS)).transpose()?;

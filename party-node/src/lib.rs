@@ -12,4 +12,5 @@ pub mod transport;
 #[cfg(any(test, feature = "test-world"))]
 pub mod world;
 
+pub use compute::gpus;
 pub use runtime::run;

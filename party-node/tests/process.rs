@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use party_node::runtime::control::{read_message, write_message};
 use shared::ids::{JobId, PartyId};
 use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Work};
-use shared::wire::{Failure, FailureKind, FromParty, Setup, ToParty};
+use shared::wire::{DeviceChoice, Failure, FailureKind, FromParty, Setup, ToParty};
 
 fn start() -> Child {
     start_with(&[])
@@ -48,7 +48,8 @@ fn setup() -> Setup {
     };
     let job_id = JobId("test".into());
     let device = DeviceChoice::Cpu;
-    Setup { job_id, job, party: PartyId::ALL[1], epoch: 3, device, folder: String::new(), metrics: None }
+    let (party, folder) = (PartyId::ALL[1], String::new());
+    Setup { job_id, job, party, epoch: 3, device, oversubscribe: false, folder, metrics: None }
 }
 
 #[test]

@@ -38,6 +38,8 @@ pub struct Setup {
     pub epoch: u64,
     /// What its lanes compute with.
     pub device: DeviceChoice,
+    /// Whether lanes may share a GPU where there are more lanes than GPUs.
+    pub oversubscribe: bool,
     /// Folder for this party's own output (sealed model); it must exist.
     pub folder: String,
     /// Address for `/metrics`, `127.0.0.1:0` for any port; none for no metrics.

@@ -42,6 +42,10 @@ pub enum Half {
 
 /// The products of all sets of some planes but the empty set, for every leaf of such a size.
 pub fn monomials(planes: Slice<'_>, sizes: &[usize], width: usize) -> Words {
+    #[cfg(feature = "cuda")]
+    if let Slice::Gpu(gpu, planes) = planes {
+        return gpu.leaf_monomials(planes, width, sizes).into();
+    }
     let planes = planes.on_host();
     let (mut all, mut first) = (Vec::new(), 0);
     for size in sizes {
@@ -54,6 +58,10 @@ pub fn monomials(planes: Slice<'_>, sizes: &[usize], width: usize) -> Words {
 
 /// Products of some planes, one for each set.
 pub fn products(planes: Slice<'_>, sets: &[Vec<usize>], width: usize) -> Words {
+    #[cfg(feature = "cuda")]
+    if let Slice::Gpu(gpu, planes) = planes {
+        return gpu.mask_products(planes, width, sets).into();
+    }
     let planes = planes.on_host();
     let mut all = Vec::with_capacity(sets.len() * width);
     for set in sets {
@@ -79,6 +87,13 @@ pub fn add_leaves(
     width: usize,
     adds_constant: bool,
 ) {
+    #[cfg(feature = "cuda")]
+    if let SliceMut::Gpu(gpu, wires) = wires {
+        let all = Words::concat(sources.iter().map(Words::all));
+        let firsts: Vec<usize> = sources.iter().scan(0, |end, planes| Some(std::mem::replace(end, *end + planes.len() / width))).collect();
+        gpu.leaf_bits(wires, all.all().on(&gpu).span(), dealt.on(&gpu).span(), width, leaves, &firsts, adds_constant);
+        return;
+    }
     let (sources, dealt) = (sources.iter().map(|planes| planes.all().on_host()).collect::<Vec<_>>(), dealt.on_host());
     wires.change(|wires| {
         for leaf in leaves {
@@ -116,6 +131,12 @@ pub fn add_sums(
     width: usize,
     adds_known: bool,
 ) {
+    #[cfg(feature = "cuda")]
+    if let SliceMut::Gpu(gpu, gates) = gates {
+        let [m, own, dealt] = [m, own, dealt].map(|words| words.on(&gpu));
+        gpu.sums_of_products(gates, m.span(), own.span(), dealt.span(), width, sums, adds_known);
+        return;
+    }
     let (m, own, dealt) = (m.on_host(), own.on_host(), dealt.on_host());
     let half = |half: Half| match half {
         Half::Own(wire) => &own[plane(wire, width)],

@@ -28,6 +28,10 @@ impl Powers {
 
     /// Two entries for every word, its power times each scale, rounded; swapped where the bit is set.
     pub fn tabulate(&self, words: Slice<'_>, swaps: Slice<'_>, scales: [f64; 2]) -> Words {
+        #[cfg(feature = "cuda")]
+        if let Slice::Gpu(gpu, words) = words {
+            return gpu.exp_table(words, swaps.on(gpu).span(), self, scales).into();
+        }
         let swaps = swaps.on_host();
         words.mapped(|words| {
             let mut table = Vec::with_capacity(2 * words.len());
@@ -43,6 +47,10 @@ impl Powers {
 
     /// For every word its power times the scale, rounded, times the entry of a table of pairs that the bit names.
     pub fn times_chosen(&self, words: Slice<'_>, choice: Slice<'_>, table: Slice<'_>, scale: f64) -> Words {
+        #[cfg(feature = "cuda")]
+        if let Slice::Gpu(gpu, words) = words {
+            return gpu.exp_pick(words, choice.on(gpu).span(), table.on(gpu).span(), self, scale).into();
+        }
         let (choice, table) = (choice.on_host(), table.on_host());
         words.mapped(|words| {
             let pairs = table.as_chunks::<2>().0;
@@ -85,6 +93,10 @@ static TURN: LazyLock<Vec<(f64, f64)>> = LazyLock::new(|| {
 impl Circle {
     /// Sines, then cosines, of every word's angle for every harmonic, times the scale and rounded.
     pub fn tabulate(&self, words: Slice<'_>, harmonics: usize, scale: f64) -> Words {
+        #[cfg(feature = "cuda")]
+        if let Slice::Gpu(gpu, words) = words {
+            return gpu.series_table(words, self.on_gpu(), harmonics, scale).into();
+        }
         words.mapped(|words| {
             let n = words.len();
             let mut table = vec![0; 2 * harmonics * n];
@@ -102,6 +114,12 @@ impl Circle {
 
     /// Adds, for every series, its value at the sum of what a word stands for and what the table is of.
     pub fn add_series(&self, sums: SliceMut<'_>, words: Slice<'_>, table: Slice<'_>, series: &[Series]) {
+        #[cfg(feature = "cuda")]
+        if let SliceMut::Gpu(gpu, sums) = sums {
+            let (words, table) = (words.on(&gpu), table.on(&gpu));
+            gpu.series_sums(sums, words.span(), table.span(), self.on_gpu(), series);
+            return;
+        }
         let (words, table, harmonics) = (words.on_host(), table.on_host(), series[0].coefficients.len());
         let n = words.len();
         sums.change(|all| {
@@ -123,6 +141,12 @@ impl Circle {
                 }
             });
         });
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self) -> super::cuda::Circle<'static> {
+        let unit_angle = TAU / unit(self.period_bits);
+        super::cuda::Circle { turns: self.turns, period_bits: self.period_bits, turn: &TURN, unit_angle }
     }
 
     /// Calls `each(k, start, sines, cosines)` with those of `k` times the angles, for `k` from 1, block by block.

@@ -3,15 +3,15 @@
 use super::cpu::elementwise as host;
 use super::words::{Slice, SliceMut, Words};
 
-/// Names steps that change words in place: operands that are read, then numbers.
+/// Names steps that change words in place, on the host and on a GPU: operands that are read, then numbers.
 macro_rules! in_place {
-    ($($(#[$doc:meta])* $name:ident($($read:ident),*; $($number:ident: $type:ty),*);)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $gpu_name:ident($($read:ident),*; $($number:ident: $type:ty),*);)*) => {$(
         $(#[$doc])*
         pub fn $name<'a>(x: impl Into<SliceMut<'a>>, $($read: impl Into<Slice<'a>>,)* $($number: $type,)*) {
             match x.into() {
                 SliceMut::Host(x) => host::$name(x, $(&$read.into().on_host(),)* $($number,)*),
                 #[cfg(feature = "cuda")]
-                SliceMut::Gpu(gpu, x) => gpu.$name(x, $($read.into().on(&gpu).span(),)* $($number,)*),
+                SliceMut::Gpu(gpu, x) => gpu.$gpu_name(x, $($read.into().on(&gpu).span(),)* $($number,)*),
             }
         }
     )*};
@@ -19,40 +19,57 @@ macro_rules! in_place {
 
 in_place! {
     /// `x += y`.
-    add_assign(y;);
+    add_assign, add_assign(y;);
     /// `x -= y`.
-    sub_assign(y;);
+    sub_assign, sub_assign(y;);
     /// `x ^= y`.
-    xor_assign(y;);
-    /// `x ^= y & z`.
-    xor_and_assign(y, z;);
-    /// `x &= y`.
-    and_assign(y;);
+    xor_assign, xor_assign(y;);
     /// `x *= k`.
-    scale(; k: u64);
+    scale, scale(; k: u64);
     /// `x += k`.
-    add_constant(; k: u64);
+    add_constant, add_constant(; k: u64);
     /// `x = -x`.
-    negate(;);
+    negate, negate(;);
     /// `x = !x`.
-    complement(;);
+    complement, not(;);
     /// `x >>= by`, logical.
-    shift_right(; by: u32);
+    shift_right, shift_right(; by: u32);
     /// `x -= mask << by`.
-    sub_shifted(mask; by: u32);
+    sub_shifted, sub_shifted(mask; by: u32);
     /// Evaluator of a truncation: `(x >> shift) - 2^(62-shift) + (wrap << (64-shift))`, the wrap bit in two addends.
-    trunc_finish(mine, theirs; shift: u32);
-    /// `x *= k`, each with a factor of its own.
-    scale_each(; k: &[u64]);
-    /// `x += y + constant`, for `y` as it arrived: little-endian words.
-    add_bytes(; y: &[u8], constant: u64);
-    /// `x ^= y`, for `y` as it arrived.
-    xor_bytes(; y: &[u8]);
+    trunc_finish, trunc_finish(mine, theirs; shift: u32);
 }
 
-/// Names steps that make words: operands that are read, then numbers.
+/// `x *= k`, each with a factor of its own.
+pub fn scale_each<'a>(x: impl Into<SliceMut<'a>>, k: &[u64]) {
+    match x.into() {
+        SliceMut::Host(x) => host::scale_each(x, k),
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(gpu, x) => gpu.scale_each(x, gpu.upload(k).span()),
+    }
+}
+
+/// `x += y + constant`, for `y` as it arrived: little-endian words.
+pub fn add_bytes<'a>(x: impl Into<SliceMut<'a>>, y: &[u8], constant: u64) {
+    match x.into() {
+        SliceMut::Host(x) => host::add_bytes(x, y, constant),
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(gpu, x) => gpu.add_words(x, gpu.upload_bytes(y).span(), constant),
+    }
+}
+
+/// `x ^= y`, for `y` as it arrived.
+pub fn xor_bytes<'a>(x: impl Into<SliceMut<'a>>, y: &[u8]) {
+    match x.into() {
+        SliceMut::Host(x) => host::xor_bytes(x, y),
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(gpu, x) => gpu.xor_assign(x, gpu.upload_bytes(y).span()),
+    }
+}
+
+/// Names steps that make words, on the host and on a GPU: operands that are read, then numbers.
 macro_rules! making {
-    ($($(#[$doc:meta])* $name:ident($first:ident $(, $read:ident)*; $($number:ident: $type:ty),*);)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $gpu_name:ident($first:ident $(, $read:ident)*; $($number:ident: $type:ty),*);)*) => {$(
         $(#[$doc])*
         pub fn $name<'a>(
             $first: impl Into<Slice<'a>>, $($read: impl Into<Slice<'a>>,)* $($number: $type,)*
@@ -60,7 +77,7 @@ macro_rules! making {
             match $first.into() {
                 Slice::Host($first) => host::$name($first, $(&$read.into().on_host(),)* $($number,)*).into(),
                 #[cfg(feature = "cuda")]
-                Slice::Gpu(gpu, $first) => gpu.$name($first, $($read.into().on(gpu).span(),)* $($number,)*).into(),
+                Slice::Gpu(gpu, $first) => gpu.$gpu_name($first, $($read.into().on(gpu).span(),)* $($number,)*).into(),
             }
         }
     )*};
@@ -68,23 +85,34 @@ macro_rules! making {
 
 making! {
     /// Evaluator of a truncation: its addend of the wrap bit, `(1 - msb(w)) dealt + mask mod 2^shift`.
-    trunc_wrap(w, dealt, mask; shift: u32);
-    /// `x + k`.
-    plus_constant(x; k: u64);
+    trunc_wrap, trunc_wrap(w, dealt, mask; shift: u32);
     /// The low `bits` bits of every word, flipped where `flip` has ones.
-    low_bits(words; flip: u64, bits: u32);
+    low_bits, masked_bits(words; flip: u64, bits: u32);
     /// One word per bit of a plane: 0 or 1.
-    bits_to_words(plane; len: usize);
+    bits_to_words, bits_to_words(plane; len: usize);
     /// `bit * (a + b)`, element by element: what the helper deals for an injection.
-    bit_times_sum(plane, a, b;);
+    bit_times_sum, bit_times_sum(plane, a, b;);
     /// Sums of the columns of a matrix.
-    column_sums(x; columns: usize);
-    /// Every word so many times in a row.
-    each_repeated(x; times: usize);
+    column_sums, sums_by_channel(x; columns: usize);
     /// Sums of the rows of a matrix.
-    row_sums(x; columns: usize);
+    row_sums, row_sums(x; columns: usize);
     /// The words so many times, end to end.
-    repeated(x; times: usize);
+    repeated, repeat(x; times: usize);
+    /// Every word so many times in a row.
+    each_repeated, repeat_each(x; times: usize);
+}
+
+/// `x + k`.
+pub fn plus_constant(x: Slice<'_>, k: u64) -> Words {
+    match x {
+        Slice::Host(x) => host::plus_constant(x, k).into(),
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(gpu, x) => {
+            let mut sum = gpu.copied(x);
+            gpu.add_constant(sum.span_mut(), k);
+            sum.into()
+        }
+    }
 }
 
 /// `k (x + c y)(z + c w)`, element by element.
@@ -100,17 +128,18 @@ pub fn product_of_sums(k: u64, c: u64, left: [Slice<'_>; 2], right: [Slice<'_>; 
     }
 }
 
-/// `z += x (w + k y) + v y`, element by element, for a left factor `[x, v]` and a right one `[y, w]`.
-pub fn add_cross_products(z: &mut Words, k: u64, left: [Slice<'_>; 2], right: [Slice<'_>; 2]) {
+/// `z += x w + v y`, element by element, and `x y` unless the other evaluator adds it, for a left factor `[x, v]` and a
+/// right one `[y, w]`.
+pub fn add_cross_products(z: &mut Words, with_both: bool, left: [Slice<'_>; 2], right: [Slice<'_>; 2]) {
     match z.all_mut() {
         SliceMut::Host(z) => {
             let ([x, v], [y, w]) = (left.map(Slice::on_host), right.map(Slice::on_host));
-            host::add_cross_products(z, k, [&x, &v], [&y, &w]);
+            host::add_cross_products(z, with_both.into(), [&x, &v], [&y, &w]);
         }
         #[cfg(feature = "cuda")]
         SliceMut::Gpu(gpu, z) => {
             let ([x, v], [y, w]) = (left.map(|words| words.on(&gpu)), right.map(|words| words.on(&gpu)));
-            gpu.add_cross_products(z, k, [x.span(), v.span()], [y.span(), w.span()]);
+            gpu.mul_addend(z, [x.span(), v.span()], [y.span(), w.span()], with_both);
         }
     }
 }
@@ -180,7 +209,12 @@ pub fn pack<'a>(words: impl Into<Slice<'a>>, bits: u32) -> Vec<u8> {
     match words.into() {
         Slice::Host(words) => host::pack(words, bits),
         #[cfg(feature = "cuda")]
-        Slice::Gpu(gpu, words) => gpu.pack_bytes(words, bits),
+        Slice::Gpu(gpu, words) => {
+            let mut bytes = vec![0; packed_bytes(words.len(), bits)];
+            // A failure is remembered by the device, which the lane asks before it sends.
+            let _ = gpu.read(gpu.pack(words, bits).span(), &mut bytes);
+            bytes
+        }
     }
 }
 

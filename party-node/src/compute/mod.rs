@@ -9,12 +9,18 @@ pub(crate) mod cpu;
 pub mod cuda;
 pub mod curves;
 pub mod elementwise;
+#[cfg(feature = "cuda")]
+mod gpu;
 pub mod moves;
+mod open;
 pub mod reference;
 mod words;
 
 pub use conv::ConvShape;
 pub use cpu::{CpuDevice, Path};
+#[cfg(feature = "cuda")]
+pub use gpu::GpuDevice;
+pub use open::{Opened, gpus, open};
 pub use words::{Slice, SliceMut, Words};
 
 /// A matrix operand `kx * x + ky * y`, combined while it is packed.

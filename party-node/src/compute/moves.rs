@@ -8,6 +8,8 @@ use super::words::{Slice, SliceMut, Words};
 pub fn gather(x: Slice<'_>, places: impl Iterator<Item = usize>) -> Words {
     match x {
         Slice::Host(x) => places.map(|place| x[place]).collect(),
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(gpu, x) => gpu.gather(x, &places.map(|place| place as u64).collect::<Vec<_>>()).into(),
     }
 }
 
@@ -21,6 +23,12 @@ pub fn gather_bits(plane: Slice<'_>, len: usize, pick: impl Fn(usize) -> usize) 
                 out[i / 64] |= bit(plane, pick(i)) << (i % 64);
             }
             out.into()
+        }
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(_, plane) if plane.is_empty() => Words::none(),
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(gpu, plane) => {
+            gpu.gather_bits(plane, &(0..len).map(|i| pick(i) as u64).collect::<Vec<_>>()).into()
         }
     }
 }
@@ -40,14 +48,31 @@ pub struct Pieces<'a> {
 impl Pieces<'_> {
     /// Puts copies of the pieces where they go. Nothing may go to a place twice.
     pub fn copy<'a>(&self, into: impl Into<SliceMut<'a>>, from: Slice<'_>) {
-        let from = from.on_host();
-        into.into().change(|into| self.each(into, &from, |into, from| into.copy_from_slice(from)));
+        match into.into() {
+            SliceMut::Host(into) => self.each(into, &from.on_host(), |into, from| into.copy_from_slice(from)),
+            #[cfg(feature = "cuda")]
+            SliceMut::Gpu(gpu, into) => {
+                let (from, places) = (from.on(&gpu), self.list());
+                gpu.copy_places(into, self.into_count, from.span(), self.from_count, self.inner, &places);
+            }
+        }
     }
 
     /// Adds the pieces to what is where they go.
     pub fn add<'a>(&self, into: impl Into<SliceMut<'a>>, from: Slice<'_>) {
-        let from = from.on_host();
-        into.into().change(|into| self.each(into, &from, |into, from| host::add_assign(into, from)));
+        match into.into() {
+            SliceMut::Host(into) => self.each(into, &from.on_host(), |into, from| host::add_assign(into, from)),
+            #[cfg(feature = "cuda")]
+            SliceMut::Gpu(gpu, into) => {
+                let (from, places) = (from.on(&gpu), self.list());
+                gpu.add_places(into, self.into_count, from.span(), self.from_count, self.inner, &places);
+            }
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn list(&self) -> Vec<[u64; 2]> {
+        self.places.iter().map(|place| place.map(|at| at as u64)).collect()
     }
 
     fn each(&self, into: &mut [u64], from: &[u64], put: impl Fn(&mut [u64], &[u64])) {

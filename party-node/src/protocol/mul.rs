@@ -146,8 +146,8 @@ pub async fn mul(tile: &Tile<'_>, x: &TileShare, y: &TileShare) -> Result<TileSh
         return Ok(TileShare { u: a, v: b });
     }
     let mut mine = op.own_mask(Purpose::Product, n);
-    let with_a = u64::from(tile.role() == Role::A);
-    elementwise::add_cross_products(&mut mine, with_a, [x.u.all(), x.v.all()], [y.u.all(), y.v.all()]);
+    let with_both = tile.role() == Role::A;
+    elementwise::add_cross_products(&mut mine, with_both, [x.u.all(), x.v.all()], [y.u.all(), y.v.all()]);
     op.open_sum(&mut mine, 0).await?;
     Ok(TileShare { u: mine, v: op.dealt(Purpose::Output, n).await? })
 }

@@ -22,7 +22,7 @@ use super::scrape::MetricsServer;
 use super::sealed_model::SealedModel;
 use super::unseal;
 use crate::collective::{self, HostMember};
-use crate::compute::{Compute, CpuDevice};
+use crate::compute::{self, Compute};
 use crate::meter::LaneCounters;
 use crate::train::{LaneOutcome, LaneSetup, PartyData};
 
@@ -84,7 +84,7 @@ fn serve_job(
         Work::Train(_) | Work::Infer(_) => Some(Arc::new(unseal::unseal(setup, inbox.data()?)?)),
         Work::Bench(_) => None,
     };
-    let devices = open_devices(&setup.job);
+    let devices = open_devices(setup)?;
     let session = Session { setup, devices: &devices, counters: &counters, metrics, reports, stop };
     let lanes = session.lane_setups(connected, data.as_ref());
     let owner = Owner { party: setup.party, epoch: setup.epoch };
@@ -176,8 +176,13 @@ fn tell(reports: &Reports, message: &FromParty) -> Result<(), Failure> {
     reports.send(message).map_err(|e| control(&e))
 }
 
-fn open_devices(job: &JobSpec) -> Vec<Arc<dyn Compute>> {
-    (0..job.lanes).map(|_| Arc::new(CpuDevice::new(job.threads)) as Arc<dyn Compute>).collect()
+/// A device for each lane. All parties may be on this machine, so each begins at a GPU of its own.
+fn open_devices(setup: &Setup) -> Result<Vec<Arc<dyn Compute>>, Failure> {
+    let (lanes, spread) = (setup.job.lanes.into(), [setup.party.index(), PartyId::ALL.len()]);
+    let opened = compute::open(setup.device, lanes, spread, setup.oversubscribe, setup.job.threads);
+    let opened = opened.map_err(|error| failure(FailureKind::Job, error.to_string()))?;
+    info!("{}", opened.remark);
+    Ok(opened.devices)
 }
 
 /// What all lanes of this party have in common.

@@ -17,6 +17,7 @@ use shared::job::{
 use shared::model::{Loss, Model, TrainSpec};
 use shared::share::{Addend, split};
 use shared::wire::{
+    DeviceChoice,
     DataShare, Failure, FailureKind, FromParty, InferenceShare, PartyReport, Roster, RosterEntry, Setup, ToParty,
     TrainingShare, WeightsShare,
 };
@@ -47,6 +48,7 @@ pub(super) fn setup(party: usize, lanes: u16) -> Setup {
         party: PartyId::ALL[party],
         epoch: 1,
         device: DeviceChoice::Cpu,
+        oversubscribe: false,
         folder: String::new(),
         metrics: None,
     }
