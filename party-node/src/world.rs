@@ -13,6 +13,8 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 use shared::share::{Share, join};
 
+#[cfg(feature = "cuda")]
+use crate::compute::{GpuDevice, cuda::Gpu};
 use crate::compute::{Compute, ConvShape, CpuDevice, Key, Operand, Slice, SliceMut, Sum, Words, elementwise};
 use crate::meter::{LaneCounters, Meter};
 use crate::protocol::{
@@ -61,7 +63,7 @@ impl World {
             spec: ProtocolSpec::default(),
             timeout: Duration::from_secs(20),
             wrap: Arc::new(|transport| Box::new(transport)),
-            device: Arc::new(|_| Arc::new(CpuDevice::new(1))),
+            device: Arc::new(|_| test_device()),
             recorder: None,
         }
     }
@@ -195,6 +197,23 @@ impl<T> Run<T> {
         let sent_bytes = sent.iter().flatten().map(|(_, payload)| payload.len()).sum();
         Self { outputs, cost: Cost { rounds, sent_bytes }, sent, recorder }
     }
+}
+
+/// What worlds compute with: the processor, or the emulated GPU where the environment asks for it, so that every test of
+/// a protocol is one of the GPU's kernels, too.
+fn test_device() -> Arc<dyn Compute> {
+    match std::env::var("MPC_TEST_DEVICE").as_deref() {
+        Err(_) | Ok("cpu") => Arc::new(CpuDevice::new(1)),
+        #[cfg(feature = "cuda")]
+        Ok("emulated") => emulated_gpu().expect("a C++ compiler for the emulated GPU"),
+        Ok(other) => panic!("MPC_TEST_DEVICE={other}: cpu or emulated"),
+    }
+}
+
+/// A stand-in for a GPU that plays its kernels on the processor; none without a C++ compiler.
+#[cfg(feature = "cuda")]
+pub fn emulated_gpu() -> Option<Arc<dyn Compute>> {
+    Gpu::emulated(1 << 30).map(|gpu| Arc::new(GpuDevice::new(gpu)) as Arc<dyn Compute>)
 }
 
 /// What one party did.
