@@ -20,7 +20,9 @@ pub(crate) fn remarks(choice: DeviceChoice, lanes: u16) -> Vec<String> {
     let local_lanes = PartyId::ALL.len() * usize::from(lanes);
     match gpus {
         Some(Ok(gpus)) if gpus < local_lanes => {
-            return vec![format!("{local_lanes} lanes (3 parties x {lanes}) share {gpus} GPUs (--oversubscribe is implied)")];
+            return vec![format!(
+                "{local_lanes} lanes (3 parties x {lanes}) share {gpus} GPUs (--oversubscribe is implied)"
+            )];
         }
         Some(Ok(_)) => return Vec::new(),
         Some(Err(_)) | None => {}

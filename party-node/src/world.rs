@@ -13,9 +13,9 @@ use shared::ids::PartyId;
 use shared::job::ProtocolSpec;
 use shared::share::{Share, join};
 
+use crate::compute::{Compute, ConvShape, CpuDevice, Key, Operand, Slice, SliceMut, Sum, Words, elementwise};
 #[cfg(feature = "cuda")]
 use crate::compute::{GpuDevice, cuda::Gpu};
-use crate::compute::{Compute, ConvShape, CpuDevice, Key, Operand, Slice, SliceMut, Sum, Words, elementwise};
 use crate::meter::{LaneCounters, Meter};
 use crate::protocol::{
     FRAME_HEADER_BYTES, MESSAGE_HEADER_BYTES, PairKeys, Party, ProtocolError, Recorder, Tile, TileShare,

@@ -90,7 +90,8 @@ pub fn add_leaves(
     #[cfg(feature = "cuda")]
     if let SliceMut::Gpu(gpu, wires) = wires {
         let all = Words::concat(sources.iter().map(Words::all));
-        let firsts: Vec<usize> = sources.iter().scan(0, |end, planes| Some(std::mem::replace(end, *end + planes.len() / width))).collect();
+        let firsts: Vec<usize> =
+            sources.iter().scan(0, |end, planes| Some(std::mem::replace(end, *end + planes.len() / width))).collect();
         gpu.leaf_bits(wires, all.all().on(&gpu).span(), dealt.on(&gpu).span(), width, leaves, &firsts, adds_constant);
         return;
     }

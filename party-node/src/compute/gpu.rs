@@ -79,7 +79,9 @@ impl Compute for GpuDevice {
 
     fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
         let conv = |gradient, weights, out: SpanMut<'_>| self.0.conv_images(shape, gradient, weights, out);
-        self.sum(gradient, |gradient| self.sum(weights, |weights| self.changed(out, |out| conv(gradient, weights, out))));
+        self.sum(gradient, |gradient| {
+            self.sum(weights, |weights| self.changed(out, |out| conv(gradient, weights, out)))
+        });
     }
 
     fn keystream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Words {

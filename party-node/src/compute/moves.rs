@@ -27,9 +27,7 @@ pub fn gather_bits(plane: Slice<'_>, len: usize, pick: impl Fn(usize) -> usize) 
         #[cfg(feature = "cuda")]
         Slice::Gpu(_, plane) if plane.is_empty() => Words::none(),
         #[cfg(feature = "cuda")]
-        Slice::Gpu(gpu, plane) => {
-            gpu.gather_bits(plane, &(0..len).map(|i| pick(i) as u64).collect::<Vec<_>>()).into()
-        }
+        Slice::Gpu(gpu, plane) => gpu.gather_bits(plane, &(0..len).map(|i| pick(i) as u64).collect::<Vec<_>>()).into(),
     }
 }
 

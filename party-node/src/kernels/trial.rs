@@ -65,7 +65,8 @@ fn product<'a>(device: &'a CpuDevice, [rows, terms, cols]: [usize; 3], transpose
     let mut out = device.zeros(rows * cols);
     let work = Box::new(move || {
         let a = Operand { x: ax.all(), y: of_sums.then_some(ay.all()), kx: 1, ky: 2, rows, cols: terms, transposed };
-        let b = Operand { x: bx.all(), y: of_sums.then_some(by.all()), kx: 1, ky: 2, rows: terms, cols, transposed: false };
+        let b =
+            Operand { x: bx.all(), y: of_sums.then_some(by.all()), kx: 1, ky: 2, rows: terms, cols, transposed: false };
         seconds(|| device.gemm(black_box(a), black_box(b), black_box(&mut out).all_mut()))
     });
     Trial::of_products(device, rows * terms * cols, device.product_path(rows, terms, cols), work)

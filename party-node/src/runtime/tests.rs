@@ -17,9 +17,8 @@ use shared::job::{
 use shared::model::{Loss, Model, TrainSpec};
 use shared::share::{Addend, split};
 use shared::wire::{
-    DeviceChoice,
-    DataShare, Failure, FailureKind, FromParty, InferenceShare, PartyReport, Roster, RosterEntry, Setup, ToParty,
-    TrainingShare, WeightsShare,
+    DataShare, DeviceChoice, Failure, FailureKind, FromParty, InferenceShare, PartyReport, Roster, RosterEntry, Setup,
+    ToParty, TrainingShare, WeightsShare,
 };
 
 use super::control::{Commands, Reports, read_message, write_message};
