@@ -196,3 +196,492 @@ proptest! {
         same(&gpu, &gpu.bit_planes_of_difference(device.span(), minus, low, count), &planes(&moved))?;
     }
 }
+
+#[test]
+fn an_emulated_device_conforms() {
+    if let Some(gpu) = emulated() {
+        crate::compute::conformance::conforms(&gpu);
+    }
+}
+
+/// Places of so many elements, some of them more than once.
+fn places(seed: u64, len: usize, below: usize) -> Vec<u64> {
+    words(seed, len).into_iter().map(|word| word % below.max(1) as u64).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn rows_and_columns_are_what_they_are(rows in 0_usize..600, columns in 1_usize..70, times in 0_usize..4, seed: u64) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let (x, row) = (words(seed, rows * columns), words(seed ^ 1, columns));
+        let [dx, drow] = [&x, &row].map(|v| gpu.upload(v));
+        changed(&gpu, &x, |v| gpu.add_row(v, drow.span()), |v| {
+            v.chunks_mut(columns).for_each(|chunk| host::add_assign(chunk, &row));
+        })?;
+        same(&gpu, &gpu.repeat(drow.span(), times), &row.repeat(times))?;
+        let each: Vec<u64> = row.iter().flat_map(|x| std::iter::repeat_n(*x, times)).collect();
+        same(&gpu, &gpu.repeat_each(drow.span(), times), &each)?;
+        let mut sums = row.clone();
+        x.chunks(columns).for_each(|chunk| host::add_assign(&mut sums, chunk));
+        changed(&gpu, &row, |v| gpu.add_sums_by_channel(v, dx.span()), |v| v.copy_from_slice(&sums))?;
+        host::sub_assign(&mut sums, &row);
+        same(&gpu, &gpu.sums_by_channel(dx.span(), columns), &sums)?;
+        let by_row: Vec<u64> = x.chunks(columns).map(|row| row.iter().copied().fold(0, u64::wrapping_add)).collect();
+        same(&gpu, &gpu.row_sums(dx.span(), columns), &by_row)?;
+        let range = columns / 3..columns - columns / 4;
+        let some: Vec<u64> = x.chunks(columns).flat_map(|row| row[range.clone()].to_vec()).collect();
+        let device = gpu.columns(dx.span(), columns, range.clone());
+        same(&gpu, &device, &some)?;
+        let mut wider = gpu.zeros(rows * (range.len() + 3));
+        gpu.copy_columns(wider.span_mut(), range.len() + 3, 2, device.span(), range.len(), 0..range.len());
+        let want: Vec<u64> = some.chunks(range.len()).flat_map(|row| [&[0, 0], row, &[0]].concat()).collect();
+        same(&gpu, &wider, &want)?;
+        let pairs: Vec<[u64; 2]> = places(seed, 6, columns).chunks(2).map(|pair| [pair[0], pair[1]]).collect();
+        let at = |row: &[u64], column: u64| row[usize::try_from(column).unwrap()];
+        let differences: Vec<u64> = pairs
+            .iter()
+            .flat_map(|[i, j]| x.chunks(columns).map(|row| at(row, *i).wrapping_sub(at(row, *j))))
+            .collect();
+        same(&gpu, &gpu.pair_differences(dx.span(), columns, &pairs), &differences)?;
+    }
+
+    #[test]
+    fn places_are_found(n in 1_usize..3000, picked in 0_usize..3000, width in 1_usize..9, seed: u64) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let (x, list) = (words(seed, n * width), places(seed ^ 1, picked, n));
+        let index = |place: &u64| usize::try_from(*place).unwrap();
+        let dx = gpu.upload(&x);
+        let want: Vec<u64> = list.iter().map(|place| x[index(place)]).collect();
+        same(&gpu, &gpu.gather(dx.span(), &list), &want)?;
+        let rows: Vec<u64> = list.iter().flat_map(|row| x[index(row) * width..][..width].to_vec()).collect();
+        same(&gpu, &gpu.gather_rows(dx.span(), &list, width), &rows)?;
+        let within = places(seed ^ 2, width + 2, n);
+        let lines: Vec<u64> = x.chunks(n).flat_map(|line| within.iter().map(|at| line[index(at)])).collect();
+        same(&gpu, &gpu.gather_lines(dx.span(), n, &within), &lines)?;
+        let from = words(seed ^ 3, picked);
+        changed(&gpu, &x, |v| gpu.scatter_add(v, gpu.upload(&from).span(), &list), |v| {
+            list.iter().zip(&from).for_each(|(at, from)| v[index(at)] = v[index(at)].wrapping_add(*from));
+        })?;
+        let plane = words(seed ^ 4, n.div_ceil(64));
+        let dplane = gpu.upload(&plane);
+        let mut bits = vec![0; picked.div_ceil(64)];
+        list.iter().enumerate().for_each(|(i, at)| bits[i / 64] |= host::bit(&plane, index(at)) << (i % 64));
+        same(&gpu, &gpu.gather_bits(dplane.span(), &list), &bits)?;
+        let (first, last) = (index(&places(seed ^ 5, 1, n)[0]), n);
+        let mut range = vec![0; (last - first).div_ceil(64)];
+        (first..last).for_each(|at| range[(at - first) / 64] |= host::bit(&plane, at) << ((at - first) % 64));
+        same(&gpu, &gpu.bit_range(dplane.span(), first..last), &range)?;
+    }
+
+    #[test]
+    fn pieces_go_where_they_belong(
+        lines in 0_usize..20, into_count in 1_usize..20, from_count in 1_usize..20, inner in 1_usize..20, seed: u64,
+    ) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let (into, from) = (words(seed, lines * into_count * inner), words(seed ^ 1, lines * from_count * inner));
+        let dfrom = gpu.upload(&from);
+        let list = |count: usize, once: bool| -> Vec<[u64; 2]> {
+            let from = places(seed ^ 2, count, from_count);
+            let to = if once { (0..count as u64).rev().collect() } else { places(seed ^ 3, count, into_count) };
+            to.into_iter().zip(from).map(|(to, from)| [to, from]).collect()
+        };
+        let put = |v: &mut [u64], list: &[[u64; 2]], put: fn(&mut u64, u64)| {
+            for line in 0..lines {
+                for [to, at] in list.iter().map(|pair| pair.map(|at| usize::try_from(at).unwrap())) {
+                    for i in 0..inner {
+                        put(&mut v[(line * into_count + to) * inner + i], from[(line * from_count + at) * inner + i]);
+                    }
+                }
+            }
+        };
+        let once = list(into_count / 2, true);
+        changed(
+            &gpu,
+            &into,
+            |v| gpu.copy_places(v, into_count, dfrom.span(), from_count, inner, &once),
+            |v| put(v, &once, |to, from| *to = from),
+        )?;
+        let often = list(3 * into_count, false);
+        changed(
+            &gpu,
+            &into,
+            |v| gpu.add_places(v, into_count, dfrom.span(), from_count, inner, &often),
+            |v| put(v, &often, |to, from| *to = to.wrapping_add(from)),
+        )?;
+    }
+
+    #[test]
+    fn a_slot_of_all_pairs_names_each_columns_opponent(rows in 1_usize..40, columns in 2_usize..12, seed: u64) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let pairs: Vec<(usize, usize)> = (0..columns).flat_map(|i| (i + 1..columns).map(move |j| (i, j))).collect();
+        let wins = words(seed, (pairs.len() * rows).div_ceil(64));
+        let device = gpu.upload(&wins);
+        for slot in 0..columns - 1 {
+            for turns in [false, true] {
+                let mut want = vec![0; (rows * columns).div_ceil(64)];
+                for (i, row) in (0..columns).flat_map(|i| (0..rows).map(move |row| (i, row))) {
+                    let j = (0..columns).filter(|&j| j != i).nth(slot).unwrap();
+                    let pair = pairs.iter().position(|pair| *pair == (i.min(j), i.max(j))).unwrap();
+                    let bit = host::bit(&wins, pair * rows + row) ^ u64::from(turns && j < i);
+                    want[(i * rows + row) / 64] |= bit << ((i * rows + row) % 64);
+                }
+                same(&gpu, &gpu.argmax_slot(device.span(), rows, columns, slot, turns), &want)?;
+            }
+        }
+    }
+}
+
+/// Planes end to end, of `width` words each.
+fn plane(planes: &[u64], width: usize, at: usize) -> &[u64] {
+    &planes[at * width..(at + 1) * width]
+}
+
+fn xor(x: &[u64], y: &[u64]) -> Vec<u64> {
+    x.iter().zip(y).map(|(x, y)| x ^ y).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Monomials, shares of them, and what both evaluators make of those: together the carries of the leaves.
+    #[test]
+    fn leaves_carry_and_propagate(
+        sizes in prop::collection::vec(1_usize..=4, 1..12), width in 1_usize..70, helped: bool, seed: u64,
+    ) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let ends: Vec<usize> = sizes.iter().scan(0, |end, size| { *end += size; Some(*end) }).collect();
+        let ranges: Vec<_> = sizes.iter().zip(&ends).map(|(size, end)| end - size..*end).collect();
+        let bits = *ends.last().unwrap();
+        let [t, l] = [1, 2].map(|i| words(seed ^ i, bits * width));
+        let monomials = gpu.download(gpu.leaf_monomials(gpu.upload(&l).span(), width, &ranges).span()).unwrap();
+        let mut want = Vec::new();
+        for range in &ranges {
+            for subset in 1..1_usize << range.len() {
+                let factors = range.clone().enumerate().filter(|(i, _)| subset >> i & 1 == 1);
+                want.extend(factors.fold(vec![u64::MAX; width], |product, (_, at)| {
+                    product.iter().zip(plane(&l, width, at)).map(|(x, y)| x & y).collect()
+                }));
+            }
+        }
+        prop_assert_eq!(&monomials, &want);
+
+        let half = words(seed ^ 3, monomials.len());
+        let halves = [half.clone(), xor(&half, &monomials)];
+        // Propagate bits of every other leaf only: the lowest never has one.
+        let (mut first, mut at) = (0, 0);
+        let leaves: Vec<super::Leaf> = ranges.iter().enumerate().map(|(i, range)| {
+            let leaf = super::Leaf {
+                planes: range.clone(),
+                monomials: first,
+                generate: at,
+                propagate: (i % 2 == 1).then_some(at + 1),
+            };
+            (first, at) = (first + (1 << range.len()) - 1, at + 1 + i % 2);
+            leaf
+        }).collect();
+        let mut opened = vec![0; at * width];
+        for (i, half) in halves.iter().enumerate() {
+            let mask = words(seed ^ 4, at * width);
+            let mut out = gpu.upload(&mask);
+            let (planes, half) = (gpu.upload(&t), gpu.upload(half));
+            gpu.leaf_bits(out.span_mut(), planes.span(), half.span(), width, &leaves, (i == 0) == helped);
+            opened = xor(&opened, &xor(&gpu.download(out.span()).unwrap(), &mask));
+        }
+        for leaf in &leaves {
+            let value = |planes: &[u64], i: usize| {
+                leaf.planes.clone().rev().fold(0, |value, at| value << 1 | host::bit(plane(planes, width, at), i))
+            };
+            let top = 1_u64 << leaf.planes.len();
+            for i in 0..64 * width {
+                let (t, l) = (value(&t, i), value(&l, i));
+                prop_assert_eq!(host::bit(plane(&opened, width, leaf.generate), i), u64::from(t + l >= top));
+                if let Some(propagate) = leaf.propagate {
+                    prop_assert_eq!(host::bit(plane(&opened, width, propagate), i), u64::from(t ^ l == top - 1));
+                }
+            }
+        }
+    }
+
+    /// Products of masks, shares of them, and what both evaluators make of those: together sums of products of bits.
+    #[test]
+    fn gates_add_up_products(
+        shape in prop::collection::vec(prop::collection::vec(2_usize..=4, 1..4), 1..8),
+        wires in 4_usize..12, width in 1_usize..70, seed: u64,
+    ) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let pick = |i: usize, count: usize| -> Vec<usize> {
+            let mut all: Vec<usize> = (0..wires).collect();
+            all.rotate_left(i * 5 % wires);
+            all.truncate(count);
+            all
+        };
+        let factors: Vec<Vec<Vec<usize>>> = shape.iter().enumerate().map(|(i, sum)| {
+            sum.iter().enumerate().map(|(j, count)| pick(i + 3 * j, *count)).collect()
+        }).collect();
+        let [known, mask_a, mask_b] = [1, 2, 3].map(|i| words(seed ^ i, wires * width));
+        let (masks, fold) = (xor(&mask_a, &mask_b), words(seed ^ 4, width));
+        // Every product of two masks or more by itself; the last and largest of each sum takes the fold.
+        let (mut sets, mut folds) = (Vec::new(), Vec::new());
+        let mut places = Vec::new();
+        for sum in &factors {
+            for (i, product) in sum.iter().enumerate() {
+                let full = (1_usize << product.len()) - 1;
+                places.push((1..=full).map(|set| {
+                    let some: Vec<usize> = (0..product.len()).filter(|i| set >> i & 1 == 1).map(|i| product[i]).collect();
+                    if let [single] = some[..] {
+                        return super::Mask::Wire(single);
+                    }
+                    sets.push(some);
+                    folds.push(set == full && i == sum.len() - 1);
+                    super::Mask::Dealt(sets.len() - 1)
+                }).collect::<Vec<_>>());
+            }
+        }
+        let mask_sets: Vec<_> =
+            sets.iter().zip(&folds).map(|(wires, &folds)| super::MaskSet { wires, folds }).collect();
+        let (dmasks, dfold) = (gpu.upload(&masks), gpu.upload(&fold));
+        let dealt = gpu.download(gpu.mask_products(dmasks.span(), width, &mask_sets, Some(dfold.span())).span()).unwrap();
+        for (i, set) in sets.iter().enumerate() {
+            for word in 0..width {
+                let product = set.iter().fold(u64::MAX, |product, wire| product & plane(&masks, width, *wire)[word]);
+                prop_assert_eq!(plane(&dealt, width, i)[word], product ^ if folds[i] { fold[word] } else { 0 });
+            }
+        }
+        let mut place = places.into_iter();
+        let sums: Vec<Vec<super::Product<'_>>> = factors.iter().map(|sum| {
+            sum.iter().map(|wires| super::Product { wires, masks: place.next().unwrap() }).collect()
+        }).collect();
+        let half = words(seed ^ 5, dealt.len());
+        let mut opened = vec![0; sums.len() * width];
+        for (masks, dealt, adds_known) in [(&mask_a, half.clone(), true), (&mask_b, xor(&half, &dealt), false)] {
+            let start = words(seed ^ 6, opened.len());
+            let mut out = gpu.upload(&start);
+            let [known, masks, dealt] = [&known, masks, &dealt].map(|v| gpu.upload(v));
+            gpu.sums_of_products(
+                out.span_mut(), known.span(), masks.span(), dealt.span(), width, &sums, adds_known,
+            );
+            opened = xor(&opened, &xor(&gpu.download(out.span()).unwrap(), &start));
+        }
+        let bits = xor(&known, &masks);
+        for (i, sum) in factors.iter().enumerate() {
+            for word in 0..width {
+                let product = |wires: &Vec<usize>| {
+                    wires.iter().fold(u64::MAX, |product, wire| product & plane(&bits, width, *wire)[word])
+                };
+                let want = sum.iter().map(product).fold(fold[word], |sum, product| sum ^ product);
+                prop_assert_eq!(plane(&opened, width, i)[word], want);
+            }
+        }
+    }
+
+    #[test]
+    fn planes_are_picked_and_added(width in 1_usize..70, seed: u64) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let planes = words(seed, 6 * width);
+        let device = gpu.upload(&planes);
+        let want: Vec<u64> = [4, 0, 4].iter().flat_map(|at| plane(&planes, width, *at).to_vec()).collect();
+        same(&gpu, &gpu.picked_planes(device.span(), width, &[4, 0, 4]), &want)?;
+        changed(&gpu, &planes, |v| gpu.xor_planes(v, width, &[[1, 0], [5, 2]]), |v| {
+            for (into, from) in [(1, 0), (5, 2)] {
+                let from = plane(&planes, width, from);
+                host::xor_assign(&mut v[into * width..(into + 1) * width], from);
+            }
+        })?;
+    }
+
+    #[test]
+    fn exponentials_equal_the_hosts(n in len(), low_bits in 0_u32..8, high_bits in 0_u32..8, seed: u64) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let (known, bits, dealt) = (words(seed, n), words(seed ^ 1, n.div_ceil(64)), words(seed ^ 2, 2 * n));
+        let table = |step: f64, bits: u32| (0..1 << bits).map(|i| (step * f64::from(i)).exp()).collect::<Vec<_>>();
+        let (low, high) = (table(1e-4, low_bits), table(1e-2, high_bits));
+        let powers = super::Powers { low: &low, high: &high };
+        let power = |i: u64| {
+            let (low_mask, high_mask) = ((1_u64 << low_bits) - 1, (1_u64 << high_bits) - 1);
+            low[usize::try_from(i & low_mask).unwrap()] * high[usize::try_from(i >> low_bits & high_mask).unwrap()]
+        };
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
+        let nearest = |value: f64| (value + 0.5) as u64;
+        let [scale, carried] = [3.1e9, 1.7e8];
+        let [dknown, dbits, ddealt] = [&known, &bits, &dealt].map(|v| gpu.upload(v));
+        let mut want = Vec::new();
+        for (i, l) in known.iter().enumerate() {
+            let (plain, carried) = (nearest(power(*l) * scale), nearest(power(*l) * carried));
+            want.extend(if host::bit(&bits, i) == 1 { [carried, plain] } else { [plain, carried] });
+        }
+        same(&gpu, &gpu.exp_table(dknown.span(), dbits.span(), powers, [scale, carried]), &want)?;
+        let picked: Vec<u64> = known.iter().enumerate().map(|(i, t)| {
+            let entry = dealt[2 * i + usize::from(host::bit(&bits, i) == 1)];
+            entry.wrapping_mul(nearest(power(*t) * scale))
+        }).collect();
+        same(&gpu, &gpu.exp_pick(dknown.span(), dbits.span(), ddealt.span(), powers, scale), &picked)?;
+    }
+
+    #[test]
+    fn series_equal_the_hosts(n in len(), harmonics in 1_usize..9, period_bits in 8_u32..30, turns in 0_u64..4, seed: u64) {
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let turns = 2 * turns + 1;
+        let turn: Vec<(f64, f64)> = (0..256).map(|i| (std::f64::consts::TAU * f64::from(i) / 256.0).sin_cos()).collect();
+        let unit_angle = std::f64::consts::TAU / (1_u64 << period_bits) as f64;
+        let circle = super::Circle { turns, period_bits, turn: &turn, unit_angle };
+        let small = |x: f64| {
+            let square = x * x;
+            let sin = x * (1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0)));
+            (sin, 1.0 - square / 2.0 * (1.0 - square / 12.0 * (1.0 - square / 30.0)))
+        };
+        let angle = |word: u64| {
+            let within = word.wrapping_mul(turns) & ((1 << period_bits) - 1);
+            let rest = u32::try_from(within & ((1 << (period_bits - 8)) - 1)).unwrap();
+            let (sin, cos) = turn[usize::try_from(within >> (period_bits - 8)).unwrap()];
+            let (sin_rest, cos_rest) = small(f64::from(rest) * unit_angle);
+            (sin * cos_rest + cos * sin_rest, cos * cos_rest - sin * sin_rest)
+        };
+        let nearest = |value: f64| {
+            let units = 6_755_399_441_055_744.0_f64;
+            (value + units).to_bits().wrapping_sub(units.to_bits())
+        };
+        let known = words(seed, n);
+        let dknown = gpu.upload(&known);
+        let (scale, table) = (1_048_576.0, words(seed ^ 1, 2 * harmonics * n));
+        let parts: Vec<(bool, Vec<f64>)> = [false, true].into_iter().map(|slope| {
+            (slope, (1..=harmonics).map(|k| 1e6 / k as f64 * if k % 2 == 0 { -1.1 } else { 0.7 }).collect())
+        }).collect();
+        let start = words(seed ^ 2, 2 * n);
+        let (mut sums, mut want_table) = (start.clone(), vec![0; 2 * harmonics * n]);
+        for (i, word) in known.iter().enumerate() {
+            let (sin1, cos1) = angle(*word);
+            let (mut sin, mut cos) = (sin1, cos1);
+            for k in 0..harmonics {
+                want_table[2 * k * n + i] = nearest(sin * scale);
+                want_table[(2 * k + 1) * n + i] = nearest(cos * scale);
+                for (part, (slope, coefficients)) in parts.iter().enumerate() {
+                    let c = coefficients[k];
+                    let (by_sine, by_cosine, sign) = if *slope { (cos, sin, c) } else { (sin, cos, -c) };
+                    let with_sine = nearest(by_sine * sign).wrapping_mul(table[2 * k * n + i]);
+                    let with_cosine = nearest(by_cosine * c).wrapping_mul(table[(2 * k + 1) * n + i]);
+                    let sum = &mut sums[part * n + i];
+                    *sum = sum.wrapping_add(with_sine).wrapping_add(with_cosine);
+                }
+                (sin, cos) = (sin * cos1 + cos * sin1, cos * cos1 - sin * sin1);
+            }
+        }
+        same(&gpu, &gpu.series_table(dknown.span(), circle, harmonics, scale), &want_table)?;
+        let dtable = gpu.upload(&table);
+        changed(&gpu, &start, |v| gpu.series_sums(v, dknown.span(), dtable.span(), circle, &parts), |v| {
+            v.copy_from_slice(&sums);
+        })?;
+    }
+}
+
+/// A product by int8 matrices against one in 128-bit integers, cut down to 64.
+fn check_split(gpu: &Gpu, [rows, depth, columns]: [usize; 3], a: &[u64], b: &[u64], what: &str) {
+    use super::{Operand, Splitting};
+    let (da, db) = (gpu.upload(a), gpu.upload(b));
+    let plain = |x, rows, cols| Operand { x, y: None, kx: 1, ky: 0, rows, cols, transposed: false };
+    let start = words(9, rows * columns);
+    let want: Vec<u64> = (0..rows * columns)
+        .map(|i| {
+            let sum = (0..depth).fold(u128::from(start[i]), |sum, k| {
+                let product = u128::from(a[i / columns * depth + k]) * u128::from(b[k * columns + i % columns]);
+                sum.wrapping_add(product)
+            });
+            #[allow(clippy::cast_possible_truncation, reason = "the ring is what is left")]
+            let word = sum as u64;
+            word
+        })
+        .collect();
+    for splitting in [Splitting::Digits, Splitting::Residues] {
+        let mut out = gpu.upload(&start);
+        let left = gpu.split_left(plain(da.span(), rows, depth), splitting);
+        let right = gpu.split_right(plain(db.span(), depth, columns), splitting);
+        gpu.gemm_split(&left, &right, out.span_mut());
+        let got = gpu.download(out.span()).unwrap();
+        assert!(got == want, "{splitting:?}: {rows} x {depth} x {columns}, {what}");
+    }
+}
+
+/// Words whose products, digits or residues are as large as they can be, or alternate between extremes.
+const PATTERNS: [[u64; 2]; 8] = [
+    [u64::MAX; 2],
+    [0; 2],
+    [1 << 63; 2],
+    [(1 << 63) - 1; 2],
+    [(1 << 63) - 1, 1 << 63],
+    // All digits -128; all digits 127.
+    [0x7f7f_7f7f_7f7f_7f80; 2],
+    [0x7f7f_7f7f_7f7f_7f7f; 2],
+    [0xaaaa_aaaa_aaaa_aaaa, 0x5555_5555_5555_5555],
+];
+
+#[test]
+fn split_products_are_exact_at_every_depth() {
+    let Some(gpu) = emulated() else { return };
+    // Around the paddings, and around the depths where a modulus or a piece is added: 30, 5600, 16368.
+    for depth in [0, 1, 15, 16, 17, 30, 31, 32, 33, 1000, 5600, 5601, 16368, 16369, 40_000] {
+        let (rows, columns) = if depth > 2000 { (2, 2) } else { (5, 19) };
+        check_split(&gpu, [rows, depth, columns], &words(1, rows * depth), &words(2, depth * columns), "random");
+        for (i, left) in PATTERNS.iter().enumerate() {
+            for right in PATTERNS.iter().skip(i).step_by(if depth > 2000 { 3 } else { 1 }) {
+                let fill =
+                    |pattern: &[u64; 2], len: usize| pattern.iter().copied().cycle().take(len).collect::<Vec<_>>();
+                let (a, b) = (fill(left, rows * depth), fill(right, depth * columns));
+                check_split(&gpu, [rows, depth, columns], &a, &b, &format!("{left:x?} and {right:x?}"));
+            }
+        }
+    }
+}
+
+/// The depth at which products of residues are cut in two: sums up to the last bit of 32, on every modulus.
+#[test]
+fn residues_are_exact_at_the_deepest_piece() {
+    let Some(gpu) = emulated() else { return };
+    for depth in [131_056, 131_057] {
+        check_split(&gpu, [1, depth, 1], &words(1, depth), &words(2, depth), "random");
+        // -128 modulo 256 and 2^63 in size.
+        check_split(&gpu, [1, depth, 1], &vec![(1 << 63) + 128; depth], &vec![(1 << 63) + 128; depth], "extreme");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn split_products_of_any_form_equal_the_reference(
+        [rows, depth, columns] in [0_usize..40, 0_usize..70, 0_usize..40],
+        forms in prop::array::uniform2((any::<u64>(), prop::option::of(any::<u64>()), any::<bool>())),
+        by_residues: bool, seed: u64,
+    ) {
+        use crate::compute;
+        let Some(gpu) = emulated() else { return Ok(()) };
+        let [ax, ay] = [1, 2].map(|i| edgy(seed ^ i, rows * depth));
+        let [bx, by] = [3, 4].map(|i| edgy(seed ^ i, depth * columns));
+        let [dax, day, dbx, dby] = [&ax, &ay, &bx, &by].map(|v| gpu.upload(v));
+        let operand = |(kx, ky, transposed): (u64, Option<u64>, bool), x, y, [rows, cols]: [usize; 2]| {
+            super::Operand { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(0), rows, cols, transposed }
+        };
+        let on_host = |o: super::Operand<'_>, x: &[u64], y: &[u64], out: &mut dyn FnMut(compute::Operand<'_>)| {
+            let super::Operand { kx, ky, rows, cols, transposed, .. } = o;
+            out(compute::Operand { x, y: o.y.map(|_| y), kx, ky, rows, cols, transposed });
+        };
+        let a = operand(forms[0], dax.span(), day.span(), [rows, depth]);
+        let b = operand(forms[1], dbx.span(), dby.span(), [depth, columns]);
+        let start = words(seed ^ 5, rows * columns);
+        let splitting = if by_residues { super::Splitting::Residues } else { super::Splitting::Digits };
+        let (left, right) = (gpu.split_left(a, splitting), gpu.split_right(b, splitting));
+        let mut want = start.clone();
+        on_host(a, &ax, &ay, &mut |a| on_host(b, &bx, &by, &mut |b| reference::gemm(a, b, &mut want)));
+        // Twice: what is split once may be used again.
+        let again = {
+            let mut again = want.clone();
+            on_host(a, &ax, &ay, &mut |a| on_host(b, &bx, &by, &mut |b| reference::gemm(a, b, &mut again)));
+            again
+        };
+        let mut out = gpu.upload(&start);
+        gpu.gemm_split(&left, &right, out.span_mut());
+        same(&gpu, &out, &want)?;
+        gpu.gemm_split(&left, &right, out.span_mut());
+        same(&gpu, &out, &again)?;
+    }
+}

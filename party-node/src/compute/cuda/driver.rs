@@ -34,6 +34,9 @@ pub(super) trait Driver: Send + Sync {
     /// Starts a kernel. `arguments` are the words of all its parameters, in order.
     fn launch(&self, kernel: &'static str, grid: [u32; 3], block: u32, arguments: &[u64]) -> Result<(), CudaError>;
 
+    /// Whether [`Driver::int8_gemm`] can be called.
+    fn has_int8_products(&self) -> bool;
+
     /// Starts a product of int8 matrices.
     fn int8_gemm(&self, product: &Int8Gemm) -> Result<(), CudaError>;
 

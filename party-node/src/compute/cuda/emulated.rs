@@ -205,6 +205,10 @@ impl Driver for Emulated {
         Ok(())
     }
 
+    fn has_int8_products(&self) -> bool {
+        true
+    }
+
     fn int8_gemm(&self, product: &Int8Gemm) -> Result<(), CudaError> {
         let Int8Gemm { rows, columns, depth, a, a_line, b, b_line, out } = *product;
         for multiple in [rows, columns, depth, a_line, b_line] {

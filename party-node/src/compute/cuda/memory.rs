@@ -22,6 +22,13 @@ impl Block {
     }
 }
 
+impl Block {
+    /// No memory.
+    pub(super) fn none(driver: &Arc<dyn Driver>) -> Self {
+        Self::new(driver, 0, 0)
+    }
+}
+
 impl Drop for Block {
     fn drop(&mut self) {
         if self.bytes > 0 {
@@ -104,11 +111,6 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// What lies in a block that outlives this.
-    pub(super) fn of_block(block: &Block, len: usize) -> Span<'_> {
-        Span { address: block.address, len, memory: PhantomData }
-    }
-
     /// Words.
     pub fn len(self) -> usize {
         self.len

@@ -4,6 +4,10 @@
 //! return no errors: the first failure is remembered, all that follows does nothing, and [`Gpu::check`], which every copy
 //! to the host calls, returns it. The CUDA libraries are loaded when a device is opened; nothing needs them before.
 
+mod blas;
+mod choice;
+mod compare;
+mod compiler;
 #[cfg(test)]
 mod conformance;
 mod driver;
@@ -11,18 +15,30 @@ mod elementwise;
 #[cfg(any(test, feature = "test-world"))]
 mod emulated;
 mod error;
+mod gemm;
+mod host;
+mod int8;
 mod keystream;
+mod libraries;
 mod memory;
+mod movement;
+mod nvidia;
 mod planes;
 mod source;
+mod staging;
+mod tables;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
+pub use self::compare::{Leaf, Mask, MaskSet, Product};
 use self::driver::Driver;
 pub use self::error::CudaError;
+pub use self::gemm::{Operand, Sum};
+pub use self::int8::{SplitOperand, Splitting};
 use self::memory::Block;
 pub use self::memory::{Memory, Span, SpanMut};
+pub use self::tables::{Circle, Powers};
 
 /// A device. Clones are the same device; it closes when the last of them and of its vectors is gone.
 #[derive(Clone)]
@@ -32,19 +48,40 @@ struct Inner {
     driver: Arc<dyn Driver>,
     failure: OnceLock<CudaError>,
     /// Short public vectors that kernels read, such as lists of places: copied once.
-    constants: Mutex<HashMap<Vec<u64>, Arc<Block>>>,
+    constants: Mutex<Constants>,
+    /// How products of matrices are done; unset as long as nothing has been measured.
+    thresholds: OnceLock<choice::Thresholds>,
+}
+
+#[derive(Default)]
+struct Constants {
+    blocks: HashMap<Vec<u64>, Arc<Block>>,
+    words: usize,
 }
 
 /// Threads of a block.
 const BLOCK: u32 = 256;
-/// Words of a constant that is kept, and how many of them are.
-const CONSTANT_WORDS_MAX: usize = 1 << 14;
-const CONSTANTS_MAX: usize = 4096;
+/// Words of a constant that is kept, and of all of them together.
+const CONSTANT_WORDS_MAX: usize = 1 << 16;
+const ALL_CONSTANTS_WORDS_MAX: usize = 1 << 22;
 
 impl Gpu {
+    /// How many devices there are. No driver is an error that says so; none of this panics.
+    pub fn count() -> Result<usize, CudaError> {
+        nvidia::count()
+    }
+
+    /// Opens a device by its number. At its first use on this machine the kernels are compiled, and products are timed.
+    pub fn open(ordinal: usize) -> Result<Self, CudaError> {
+        let gpu = Self::with_driver(nvidia::Nvidia::open(ordinal)?);
+        gpu.learn_choice();
+        gpu.check()?;
+        Ok(gpu)
+    }
+
     fn with_driver(driver: impl Driver + 'static) -> Self {
-        let constants = Mutex::default();
-        Self(Arc::new(Inner { driver: Arc::new(driver), failure: OnceLock::new(), constants }))
+        let (failure, constants, thresholds) = (OnceLock::new(), Mutex::default(), OnceLock::new());
+        Self(Arc::new(Inner { driver: Arc::new(driver), failure, constants, thresholds }))
     }
 
     /// A stand-in for a GPU that plays the kernels on the CPU, with so many bytes of memory; `None` if this machine has
@@ -177,22 +214,25 @@ impl Gpu {
     /// A public vector on the device, copied there at its first use. For lists that come again and again.
     fn constant(&self, words: &[u64]) -> Arc<Block> {
         let mut constants = self.0.constants.lock().expect("no holder panics");
-        if let Some(block) = constants.get(words) {
+        if let Some(block) = constants.blocks.get(words) {
             return block.clone();
         }
         let driver = &self.0.driver;
-        let mut block = Arc::new(Block::new(driver, 0, 0));
+        let mut block = Arc::new(Block::none(driver));
         self.attempt(|_| {
-            let piece = Block::new(driver, driver.allocate(8 * words.len().max(1))?, 8 * words.len().max(1));
-            driver.to_device(piece.address, bytemuck::cast_slice(words))?;
-            block = Arc::new(piece);
+            if !words.is_empty() {
+                let piece = Block::new(driver, driver.allocate(8 * words.len())?, 8 * words.len());
+                driver.to_device(piece.address, bytemuck::cast_slice(words))?;
+                block = Arc::new(piece);
+            }
             Ok(())
         });
         if words.len() <= CONSTANT_WORDS_MAX && self.check().is_ok() {
-            if constants.len() == CONSTANTS_MAX {
-                constants.clear();
+            if constants.words + words.len() > ALL_CONSTANTS_WORDS_MAX {
+                *constants = Constants::default();
             }
-            constants.insert(words.to_vec(), block.clone());
+            constants.words += words.len();
+            constants.blocks.insert(words.to_vec(), block.clone());
         }
         block
     }

@@ -1,11 +1,18 @@
 //! The kernels' source: CUDA C++ that NVRTC compiles for a GPU and, for tests, a C++ compiler for the emulator.
 
 /// All of it, in the order in which it builds.
-const FILES: [&str; 4] = [
+const FILES: [&str; 11] = [
     include_str!("kernels/prelude.cuh"),
     include_str!("kernels/elementwise.cu"),
     include_str!("kernels/keystream.cu"),
     include_str!("kernels/planes.cu"),
+    include_str!("kernels/gemm.cu"),
+    include_str!("kernels/conv.cu"),
+    include_str!("kernels/limbs.cu"),
+    include_str!("kernels/residues.cu"),
+    include_str!("kernels/movement.cu"),
+    include_str!("kernels/compare.cu"),
+    include_str!("kernels/tables.cu"),
 ];
 
 /// One program.
@@ -45,7 +52,9 @@ mod tests {
         let kernels = kernels(&source);
         let mut names: Vec<_> = kernels.iter().map(|kernel| kernel.name).collect();
         assert!(names.contains(&"add_assign") && names.contains(&"bit_planes"));
-        assert_eq!(names.len(), source.matches("\nKERNEL ").count() + source.matches("\nCOOPERATIVE ").count());
+        let declared =
+            ["KERNEL ", "COOPERATIVE ", "GEMM(", "CONV("].map(|word| source.matches(&format!("\n{word}")).count());
+        assert_eq!(names.len(), declared.iter().sum::<usize>());
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), kernels.len());

@@ -5,6 +5,7 @@ typedef long long i64;
 typedef unsigned int u32;
 typedef int i32;
 typedef signed char i8;
+typedef double f64;
 
 // A kernel whose threads do not meet; one whose threads do, at barriers or within a warp.
 // Every parameter is a u64, an f64, a pointer, or a struct of these: arguments are one run of 8-byte words.
