@@ -3,6 +3,7 @@
 //! [`Gpu`] is a device and its one stream: operations happen in the order of the calls, and none of them waits. They
 //! return no errors: the first failure is remembered, all that follows does nothing, and [`Gpu::check`], which every copy
 //! to the host calls, returns it. The CUDA libraries are loaded when a device is opened; nothing needs them before.
+#![allow(clippy::needless_pass_by_value, reason = "a span to change is given away, as a mutable reference is")]
 
 mod blas;
 mod choice;
@@ -20,6 +21,8 @@ mod host;
 mod int8;
 mod keystream;
 mod libraries;
+#[cfg(test)]
+mod measure;
 mod memory;
 mod movement;
 mod nvidia;
@@ -37,7 +40,7 @@ pub use self::error::CudaError;
 pub use self::gemm::{Operand, Sum};
 pub use self::int8::{SplitOperand, Splitting};
 use self::memory::Block;
-pub use self::memory::{Memory, Span, SpanMut};
+pub use self::memory::{Memory, Reading, Span, SpanMut};
 pub use self::tables::{Circle, Powers};
 
 /// A device. Clones are the same device; it closes when the last of them and of its vectors is gone.
@@ -170,6 +173,20 @@ impl Gpu {
             self.attempt(|driver| driver.to_host(bytes, words.address));
         }
         self.check()
+    }
+
+    /// Starts a copy of the first bytes of a vector to the host, to be waited for when they are needed. What is called
+    /// after this does not change them. Panics if there are fewer.
+    pub fn start_read(&self, words: Span<'_>, bytes: usize) -> Reading {
+        assert!(bytes <= 8 * words.len(), "a vector holds what is read");
+        let mut arrival = None;
+        if bytes > 0 {
+            self.attempt(|driver| {
+                arrival = Some(driver.start_to_host(words.address, bytes)?);
+                Ok(())
+            });
+        }
+        Reading::new(self, arrival, bytes)
     }
 
     /// A copy on the device.
