@@ -13,7 +13,7 @@ use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::CudaError;
-use super::driver::{Driver, Int8Gemm};
+use super::driver::{Arrival, Driver, Int8Gemm};
 use super::source;
 
 /// A wrapped kernel: argument words, their number, grid and block; 0 if the number is right.
@@ -178,6 +178,12 @@ impl Driver for Emulated {
         Ok(())
     }
 
+    fn start_to_host(&self, address: u64, bytes: usize) -> Result<Box<dyn Arrival>, CudaError> {
+        let mut arrived = vec![0; bytes];
+        self.to_host(&mut arrived, address)?;
+        Ok(Box::new(Arrived(arrived)))
+    }
+
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError> {
         self.check(to, bytes);
         self.check(from, bytes);
@@ -203,10 +209,6 @@ impl Driver for Emulated {
         let wrong = unsafe { wrapper(arguments.as_ptr(), arguments.len(), dims.as_ptr()) };
         assert_eq!(wrong, 0, "{kernel} does not take {} words of arguments", arguments.len());
         Ok(())
-    }
-
-    fn has_int8_products(&self) -> bool {
-        true
     }
 
     fn int8_gemm(&self, product: &Int8Gemm) -> Result<(), CudaError> {
@@ -239,6 +241,16 @@ impl Driver for Emulated {
     }
 
     fn synchronise(&self) -> Result<(), CudaError> {
+        Ok(())
+    }
+}
+
+/// What has arrived at once.
+struct Arrived(Vec<u8>);
+
+impl Arrival for Arrived {
+    fn finish(self: Box<Self>, into: &mut [u8]) -> Result<(), CudaError> {
+        into.copy_from_slice(&self.0);
         Ok(())
     }
 }
