@@ -18,6 +18,8 @@ mod emulated;
 mod error;
 mod gemm;
 mod host;
+#[cfg(test)]
+mod imitation;
 mod int8;
 mod keystream;
 mod libraries;
