@@ -1,10 +1,9 @@
 //! Which way of multiplying matrices is fastest on a device: measured once and kept on disk.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use super::driver::Int8Gemm;
-use super::{CudaError, Gpu, Operand, SpanMut, Splitting};
+use super::{CudaError, Gpu, Operand, SpanMut, Splitting, compiler, source};
 
 /// Multiply-adds of a product from which a way of multiplying pays.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -59,7 +58,7 @@ impl Gpu {
             tracing::warn!(%error, device = %self.name(), "no int8 products: large products will be slower");
             return;
         }
-        let place = kept(&self.name());
+        let place = compiler::kept(&file_name(&self.name()));
         let known = place.as_ref().and_then(|place| std::fs::read_to_string(place).ok()).and_then(|text| parse(&text));
         let thresholds = known.unwrap_or_else(|| {
             let measured = self.measure();
@@ -133,10 +132,10 @@ impl Gpu {
     }
 }
 
-/// Where the measurement of a device is kept.
-fn kept(device: &str) -> Option<PathBuf> {
-    let what = format!("{device}\n{}", super::source::source());
-    super::compiler::kept(&format!("products-{}.txt", super::compiler::digest(&what)))
+/// Under which name the measurement of a device is kept.
+pub(super) fn file_name(device: &str) -> String {
+    let what = format!("{device}\n{}", source::source());
+    format!("products-{}.txt", compiler::digest(&what))
 }
 
 fn parse(text: &str) -> Option<Thresholds> {

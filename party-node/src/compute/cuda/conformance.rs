@@ -225,6 +225,29 @@ fn a_device_conforms() {
 }
 
 #[test]
+fn a_gpu_has_its_name() {
+    let Some(gpu) = device() else { return };
+    let (free, total) = gpu.memory_info().unwrap();
+    assert!(gpu.name().contains("GPU") && 0 < free && free <= total, "{}: {free} of {total}", gpu.name());
+}
+
+/// More than what may be on its way to the device at a time, and then more of it.
+#[test]
+fn large_vectors_pass_in_pieces() {
+    let Some(gpu) = device() else { return };
+    let x = words(1, 5_000_001);
+    let pieces: Vec<_> = x.chunks(700_000).map(|piece| gpu.upload(piece)).collect();
+    let (first, second) = (gpu.upload(&x), gpu.upload(&x[1..]));
+    let reading = gpu.start_read(second.span(), 8 * second.len());
+    assert!(gpu.download(first.span()).unwrap() == x);
+    let mut back = vec![0; x.len() - 1];
+    reading.finish(bytemuck::cast_slice_mut(&mut back)).unwrap();
+    assert!(back == x[1..]);
+    let spans: Vec<_> = pieces.iter().map(super::Memory::span).collect();
+    assert!(gpu.download(gpu.concat(&spans).span()).unwrap() == x);
+}
+
+#[test]
 fn a_full_device_fails_once_and_for_all() {
     let Some(gpu) = Gpu::emulated(1 << 20) else { return };
     let small = gpu.upload(&[1, 2, 3]);

@@ -77,7 +77,7 @@ impl Kernels {
 }
 
 /// The program with what surrounds it in an emulator.
-fn wrapped() -> String {
+pub(super) fn wrapped() -> String {
     let source = source::source();
     let mut program = String::from(include_str!("kernels/emulator.hpp"));
     program.push_str(&source);
@@ -105,14 +105,19 @@ fn build() -> PathBuf {
     let unique = format!("kernels-{digest}-{}", std::process::id());
     let (text, built) = (folder.join(format!("{unique}.cpp")), folder.join(format!("{unique}.so")));
     std::fs::write(&text, program).expect("the target folder can be written");
-    let mut compiler = Command::new("g++");
-    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]);
-    compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]);
-    let output = compiler.arg("-o").arg(&built).arg(&text).output().expect("the compiler runs");
+    let output = compiler().arg("-o").arg(&built).arg(&text).output().expect("the compiler runs");
     assert!(output.status.success(), "the kernels do not build:\n{}", String::from_utf8_lossy(&output.stderr));
     std::fs::rename(&built, &library).expect("a file can be renamed in its folder");
     std::fs::remove_file(&text).expect("what was written can be removed");
     library
+}
+
+/// The C++ compiler with the options that a library of kernels takes.
+pub(super) fn compiler() -> Command {
+    let mut compiler = Command::new("g++");
+    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]);
+    compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]);
+    compiler
 }
 
 impl Driver for Emulated {

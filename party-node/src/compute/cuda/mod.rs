@@ -17,6 +17,8 @@ mod elementwise;
 mod emulated;
 mod error;
 mod gemm;
+#[cfg(test)]
+mod imitation;
 mod int8;
 mod keystream;
 mod libraries;
