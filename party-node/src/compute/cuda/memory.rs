@@ -111,6 +111,11 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// Where it lies, for a library that works on the same device.
+    pub(crate) fn address(self) -> u64 {
+        self.address
+    }
+
     /// Words.
     pub fn len(self) -> usize {
         self.len
@@ -137,6 +142,11 @@ pub struct SpanMut<'a> {
 }
 
 impl SpanMut<'_> {
+    /// Where it lies, for a library that works on the same device.
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
     /// Words.
     pub fn len(&self) -> usize {
         self.len
