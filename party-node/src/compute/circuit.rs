@@ -8,6 +8,7 @@ use super::cpu::elementwise as host;
 use super::words::{Slice, SliceMut, Words};
 
 /// A leaf of a carry tree at the evaluators: which wires it gives, and from what.
+#[derive(Debug)]
 pub struct Leaf {
     /// Whose planes it reads, and where the first of them is.
     pub source: usize,
@@ -24,6 +25,7 @@ pub struct Leaf {
 }
 
 /// A product of wires at the evaluators.
+#[derive(Debug)]
 pub struct Product {
     /// The wires.
     pub factors: Vec<usize>,
@@ -32,7 +34,7 @@ pub struct Product {
 }
 
 /// Where a half of a product of masks is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub enum Half {
     /// A single mask, of a wire: it is the party's own.
     Own(usize),

@@ -1,9 +1,8 @@
 //! The GPU device: what makes words of its own. What works on words that exist finds its GPU by itself.
 
-use super::cuda::{Gpu, Memory, Span, SpanMut};
-use super::{
-    Compute, ConvShape, DeviceError, Key, Operand, OperandIn, Slice, SliceMut, Sum, SumIn, Words, elementwise,
-};
+use super::cuda::{Gpu, Span, SpanMut};
+use super::words::OnGpu;
+use super::{Compute, ConvShape, DeviceError, Key, Operand, OperandIn, Slice, SliceMut, Sum, SumIn, Words};
 
 /// A GPU as a lane's device.
 pub struct GpuDevice(Gpu);
@@ -14,30 +13,37 @@ impl GpuDevice {
         Self(gpu)
     }
 
-    fn operand<T>(&self, operand: Operand<'_>, with: impl FnOnce(OperandIn<Span<'_>>) -> T) -> T {
-        let OperandIn { x, y, kx, ky, rows, cols, transposed } = operand;
-        let (x, y) = (x.on(&self.0), y.map(|y| y.on(&self.0)));
-        with(OperandIn { x: x.span(), y: y.as_ref().map(|y| y.span()), kx, ky, rows, cols, transposed })
+    fn operand<'a>(&self, of: &Operand<'a>) -> Brought<'a> {
+        Brought { x: of.x.on(&self.0), y: of.y.map(|y| y.on(&self.0)) }
     }
 
-    fn sum<T>(&self, sum: Sum<'_>, with: impl FnOnce(SumIn<Span<'_>>) -> T) -> T {
-        let SumIn { x, y, kx, ky } = sum;
-        let (x, y) = (x.on(&self.0), y.map(|y| y.on(&self.0)));
-        with(SumIn { x: x.span(), y: y.as_ref().map(|y| y.span()), kx, ky })
+    fn tensor<'a>(&self, of: &Sum<'a>) -> Brought<'a> {
+        Brought { x: of.x.on(&self.0), y: of.y.map(|y| y.on(&self.0)) }
+    }
+}
+
+/// Summands of an operand, on the GPU.
+struct Brought<'a> {
+    x: OnGpu<'a>,
+    y: Option<OnGpu<'a>>,
+}
+
+impl Brought<'_> {
+    fn operand(&self, of: &Operand<'_>) -> OperandIn<Span<'_>> {
+        let OperandIn { kx, ky, rows, cols, transposed, .. } = *of;
+        OperandIn { x: self.x.span(), y: self.y.as_ref().map(OnGpu::span), kx, ky, rows, cols, transposed }
     }
 
-    /// Does with words on this device what the caller asks; with others, on a copy that goes back.
-    fn changed(&self, words: SliceMut<'_>, with: impl FnOnce(SpanMut<'_>)) {
-        match words {
-            SliceMut::Gpu(_, words) => with(words),
-            words @ SliceMut::Host(_) => words.change(|words| {
-                let mut held: Memory = self.0.upload(words);
-                with(held.span_mut());
-                if let Ok(changed) = self.0.download(held.span()) {
-                    words.copy_from_slice(&changed);
-                }
-            }),
-        }
+    fn sum(&self, of: &Sum<'_>) -> SumIn<Span<'_>> {
+        SumIn { x: self.x.span(), y: self.y.as_ref().map(OnGpu::span), kx: of.kx, ky: of.ky }
+    }
+}
+
+/// What a product or a keystream is added to lies where the device made it.
+fn own(words: SliceMut<'_>) -> SpanMut<'_> {
+    match words {
+        SliceMut::Gpu(_, words) => words,
+        SliceMut::Host(_) => unreachable!("a lane has one device"),
     }
 }
 
@@ -64,24 +70,23 @@ impl Compute for GpuDevice {
     }
 
     fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: SliceMut<'_>) {
-        self.operand(a, |a| self.operand(b, |b| self.changed(out, |out| self.0.gemm(a, b, out))));
+        let (left, right) = (self.operand(&a), self.operand(&b));
+        self.0.gemm(left.operand(&a), right.operand(&b), own(out));
     }
 
     fn conv(&self, shape: &ConvShape, images: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
-        let conv = |images, weights, out: SpanMut<'_>| self.0.conv(shape, images, weights, out);
-        self.sum(images, |images| self.sum(weights, |weights| self.changed(out, |out| conv(images, weights, out))));
+        let (left, right) = (self.tensor(&images), self.tensor(&weights));
+        self.0.conv(shape, left.sum(&images), right.sum(&weights), own(out));
     }
 
     fn conv_weights(&self, shape: &ConvShape, images: Sum<'_>, gradient: Sum<'_>, out: SliceMut<'_>) {
-        let conv = |images, gradient, out: SpanMut<'_>| self.0.conv_weights(shape, images, gradient, out);
-        self.sum(images, |images| self.sum(gradient, |gradient| self.changed(out, |out| conv(images, gradient, out))));
+        let (left, right) = (self.tensor(&images), self.tensor(&gradient));
+        self.0.conv_weights(shape, left.sum(&images), right.sum(&gradient), own(out));
     }
 
     fn conv_images(&self, shape: &ConvShape, gradient: Sum<'_>, weights: Sum<'_>, out: SliceMut<'_>) {
-        let conv = |gradient, weights, out: SpanMut<'_>| self.0.conv_images(shape, gradient, weights, out);
-        self.sum(gradient, |gradient| {
-            self.sum(weights, |weights| self.changed(out, |out| conv(gradient, weights, out)))
-        });
+        let (left, right) = (self.tensor(&gradient), self.tensor(&weights));
+        self.0.conv_images(shape, left.sum(&gradient), right.sum(&weights), own(out));
     }
 
     fn keystream(&self, key: &Key, nonce: [u32; 3], len: usize) -> Words {
@@ -89,11 +94,11 @@ impl Compute for GpuDevice {
     }
 
     fn keystream_add(&self, key: &Key, nonce: [u32; 3], out: SliceMut<'_>) {
-        self.changed(out, |out| self.0.keystream_add(key, nonce, out));
+        self.0.keystream_add(key, nonce, own(out));
     }
 
     fn keystream_xor(&self, key: &Key, nonce: [u32; 3], out: SliceMut<'_>) {
-        self.changed(out, |out| self.0.keystream_xor(key, nonce, out));
+        self.0.keystream_xor(key, nonce, own(out));
     }
 
     fn bit_planes(&self, words: Slice<'_>, low: usize, count: usize) -> Words {

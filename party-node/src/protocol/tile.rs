@@ -238,6 +238,8 @@ impl<'p> Tile<'p> {
     fn held(&self, words: Slice<'_>) -> Words {
         match words {
             Slice::Host(words) => self.device().hold(words.to_vec()),
+            #[cfg(feature = "cuda")]
+            held @ Slice::Gpu(..) => held.to_words(),
         }
     }
 

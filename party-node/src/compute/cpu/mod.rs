@@ -114,12 +114,16 @@ impl Compute for CpuDevice {
 fn read(words: Slice<'_>) -> &[u64] {
     match words {
         Slice::Host(words) => words,
+        #[cfg(feature = "cuda")]
+        Slice::Gpu(..) => unreachable!("a lane has one device"),
     }
 }
 
 fn own(words: SliceMut<'_>) -> &mut [u64] {
     match words {
         SliceMut::Host(words) => words,
+        #[cfg(feature = "cuda")]
+        SliceMut::Gpu(..) => unreachable!("a lane has one device"),
     }
 }
 

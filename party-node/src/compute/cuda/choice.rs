@@ -155,9 +155,9 @@ mod tests {
             let left = Operand { x: da.span(), y: None, kx: 3, ky: 0, rows, cols: depth, transposed: false };
             let right = Operand { x: db.span(), y: None, kx: 5, ky: 0, rows: depth, cols: columns, transposed: false };
             gpu.gemm(left, right, out.span_mut());
-            let left = compute::Operand { x: &a, y: None, kx: 3, ky: 0, rows, cols: depth, transposed: false };
+            let left = compute::HostOperand { x: &a[..], y: None, kx: 3, ky: 0, rows, cols: depth, transposed: false };
             let right =
-                compute::Operand { x: &b, y: None, kx: 5, ky: 0, rows: depth, cols: columns, transposed: false };
+                compute::HostOperand { x: &b[..], y: None, kx: 5, ky: 0, rows: depth, cols: columns, transposed: false };
             reference::gemm(left, right, &mut want);
             assert_eq!(gpu.download(out.span()).unwrap(), want);
         }

@@ -4,8 +4,9 @@ use proptest::prelude::*;
 
 use super::Gpu;
 use crate::compute::conformance::words;
-use crate::compute::elementwise as host;
-use crate::compute::reference;
+use crate::compute::cpu::elementwise as host;
+use crate::compute::elementwise::{bit, packed_bytes};
+use crate::compute::{Words, circuit, curves, reference};
 
 /// An emulated device for a test; `None`, with a line that says so, where there is no C++ compiler. On the machines that
 /// judge a change there must be one.
@@ -162,7 +163,7 @@ proptest! {
         let x = words(seed, n);
         let packed = gpu.pack(gpu.upload(&x).span(), bits);
         let want = host::pack(&x, bits);
-        let mut got = vec![0; host::packed_bytes(n, bits)];
+        let mut got = vec![0; packed_bytes(n, bits)];
         gpu.read(packed.span(), &mut got).unwrap();
         prop_assert_eq!(&got, &want);
         let arrived = gpu.upload_bytes(&want);
@@ -200,7 +201,7 @@ proptest! {
 #[test]
 fn an_emulated_device_conforms() {
     if let Some(gpu) = emulated() {
-        crate::compute::conformance::conforms(&gpu);
+        crate::compute::conformance::conforms(&crate::compute::GpuDevice::new(gpu));
     }
 }
 
@@ -267,11 +268,11 @@ proptest! {
         let plane = words(seed ^ 4, n.div_ceil(64));
         let dplane = gpu.upload(&plane);
         let mut bits = vec![0; picked.div_ceil(64)];
-        list.iter().enumerate().for_each(|(i, at)| bits[i / 64] |= host::bit(&plane, index(at)) << (i % 64));
+        list.iter().enumerate().for_each(|(i, at)| bits[i / 64] |= bit(&plane, index(at)) << (i % 64));
         same(&gpu, &gpu.gather_bits(dplane.span(), &list), &bits)?;
         let (first, last) = (index(&places(seed ^ 5, 1, n)[0]), n);
         let mut range = vec![0; (last - first).div_ceil(64)];
-        (first..last).for_each(|at| range[(at - first) / 64] |= host::bit(&plane, at) << ((at - first) % 64));
+        (first..last).for_each(|at| range[(at - first) / 64] |= bit(&plane, at) << ((at - first) % 64));
         same(&gpu, &gpu.bit_range(dplane.span(), first..last), &range)?;
     }
 
@@ -324,7 +325,7 @@ proptest! {
                 for (i, row) in (0..columns).flat_map(|i| (0..rows).map(move |row| (i, row))) {
                     let j = (0..columns).filter(|&j| j != i).nth(slot).unwrap();
                     let pair = pairs.iter().position(|pair| *pair == (i.min(j), i.max(j))).unwrap();
-                    let bit = host::bit(&wins, pair * rows + row) ^ u64::from(turns && j < i);
+                    let bit = bit(&wins, pair * rows + row) ^ u64::from(turns && j < i);
                     want[(i * rows + row) / 64] |= bit << ((i * rows + row) % 64);
                 }
                 same(&gpu, &gpu.argmax_slot(device.span(), rows, columns, slot, turns), &want)?;
@@ -333,245 +334,112 @@ proptest! {
     }
 }
 
-/// Planes end to end, of `width` words each.
-fn plane(planes: &[u64], width: usize, at: usize) -> &[u64] {
-    &planes[at * width..(at + 1) * width]
-}
-
-fn xor(x: &[u64], y: &[u64]) -> Vec<u64> {
-    x.iter().zip(y).map(|(x, y)| x ^ y).collect()
+/// The same words on the host and on the device.
+fn both(gpu: &Gpu, words: &[u64]) -> [Words; 2] {
+    [Words::from(words.to_vec()), gpu.upload(words).into()]
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Monomials, shares of them, and what both evaluators make of those: together the carries of the leaves.
     #[test]
-    fn leaves_carry_and_propagate(
+    fn leaves_equal_the_hosts(
         sizes in prop::collection::vec(1_usize..=4, 1..12), width in 1_usize..70, helped: bool, seed: u64,
     ) {
         let Some(gpu) = emulated() else { return Ok(()) };
-        let ends: Vec<usize> = sizes.iter().scan(0, |end, size| { *end += size; Some(*end) }).collect();
-        let ranges: Vec<_> = sizes.iter().zip(&ends).map(|(size, end)| end - size..*end).collect();
-        let bits = *ends.last().unwrap();
-        let [t, l] = [1, 2].map(|i| words(seed ^ i, bits * width));
-        let monomials = gpu.download(gpu.leaf_monomials(gpu.upload(&l).span(), width, &ranges).span()).unwrap();
-        let mut want = Vec::new();
-        for range in &ranges {
-            for subset in 1..1_usize << range.len() {
-                let factors = range.clone().enumerate().filter(|(i, _)| subset >> i & 1 == 1);
-                want.extend(factors.fold(vec![u64::MAX; width], |product, (_, at)| {
-                    product.iter().zip(plane(&l, width, at)).map(|(x, y)| x & y).collect()
-                }));
+        let bits: usize = sizes.iter().sum();
+        let [host, device] = both(&gpu, &words(seed, bits * width))
+            .map(|planes| circuit::monomials(planes.all(), &sizes, width).into_host());
+        prop_assert_eq!(&host, &device);
+        // Two thresholds whose planes begin at different bits; the lowest leaf has no propagate bit.
+        let (mut first, mut monomials, mut wires, mut leaves) = (0, 0, 0, Vec::new());
+        for (i, &size) in sizes.iter().enumerate() {
+            for source in 0..2 {
+                let propagate = (i > 0).then_some(wires + 1);
+                leaves.push(circuit::Leaf { source, first: first + source, size, monomials, generate: wires, propagate });
+                wires += 1 + usize::from(i > 0);
             }
+            first += size;
+            monomials += (1 << size) - 1;
         }
-        prop_assert_eq!(&monomials, &want);
-
-        let half = words(seed ^ 3, monomials.len());
-        let halves = [half.clone(), xor(&half, &monomials)];
-        // Propagate bits of every other leaf only: the lowest never has one.
-        let (mut first, mut at) = (0, 0);
-        let leaves: Vec<super::Leaf> = ranges.iter().enumerate().map(|(i, range)| {
-            let leaf = super::Leaf {
-                planes: range.clone(),
-                monomials: first,
-                generate: at,
-                propagate: (i % 2 == 1).then_some(at + 1),
-            };
-            (first, at) = (first + (1 << range.len()) - 1, at + 1 + i % 2);
-            leaf
-        }).collect();
-        let mut opened = vec![0; at * width];
-        for (i, half) in halves.iter().enumerate() {
-            let mask = words(seed ^ 4, at * width);
-            let mut out = gpu.upload(&mask);
-            let (planes, half) = (gpu.upload(&t), gpu.upload(half));
-            gpu.leaf_bits(out.span_mut(), planes.span(), half.span(), width, &leaves, (i == 0) == helped);
-            opened = xor(&opened, &xor(&gpu.download(out.span()).unwrap(), &mask));
-        }
-        for leaf in &leaves {
-            let value = |planes: &[u64], i: usize| {
-                leaf.planes.clone().rev().fold(0, |value, at| value << 1 | host::bit(plane(planes, width, at), i))
-            };
-            let top = 1_u64 << leaf.planes.len();
-            for i in 0..64 * width {
-                let (t, l) = (value(&t, i), value(&l, i));
-                prop_assert_eq!(host::bit(plane(&opened, width, leaf.generate), i), u64::from(t + l >= top));
-                if let Some(propagate) = leaf.propagate {
-                    prop_assert_eq!(host::bit(plane(&opened, width, propagate), i), u64::from(t ^ l == top - 1));
-                }
-            }
-        }
+        let sources = [1, 2].map(|i| both(&gpu, &words(seed ^ i, (bits + usize::from(i == 2)) * width)));
+        let (dealt, start) = (both(&gpu, &words(seed ^ 3, monomials * width)), both(&gpu, &words(seed ^ 4, wires * width)));
+        let [host, device] = [0, 1].map(|place| {
+            let planes = sources.each_ref().map(|source| source[place].clone());
+            let mut wires = start[place].clone();
+            circuit::add_leaves(wires.all_mut(), &leaves, &planes, dealt[place].all(), width, helped);
+            wires.into_host()
+        });
+        prop_assert_eq!(host, device);
     }
 
-    /// Products of masks, shares of them, and what both evaluators make of those: together sums of products of bits.
     #[test]
-    fn gates_add_up_products(
+    fn gates_equal_the_hosts(
         shape in prop::collection::vec(prop::collection::vec(2_usize..=4, 1..4), 1..8),
-        wires in 4_usize..12, width in 1_usize..70, seed: u64,
+        wires in 4_usize..12, width in 1_usize..70, helped: bool, seed: u64,
     ) {
         let Some(gpu) = emulated() else { return Ok(()) };
-        let pick = |i: usize, count: usize| -> Vec<usize> {
-            let mut all: Vec<usize> = (0..wires).collect();
-            all.rotate_left(i * 5 % wires);
-            all.truncate(count);
-            all
+        let pick = |i: usize, count: usize| (0..count).map(|j| (i * 5 + j) % wires).collect::<Vec<_>>();
+        let mut sets = Vec::new();
+        let mut product = |factors: Vec<usize>| {
+            let half = |set: usize| {
+                let some: Vec<_> = (0..factors.len()).filter(|i| set >> i & 1 == 1).map(|i| factors[i]).collect();
+                if let [single] = some[..] {
+                    return circuit::Half::Own(single);
+                }
+                sets.push(some);
+                circuit::Half::Dealt(sets.len() - 1)
+            };
+            let masks = (1..1 << factors.len()).map(half).collect();
+            circuit::Product { factors, masks }
         };
-        let factors: Vec<Vec<Vec<usize>>> = shape.iter().enumerate().map(|(i, sum)| {
-            sum.iter().enumerate().map(|(j, count)| pick(i + 3 * j, *count)).collect()
-        }).collect();
-        let [known, mask_a, mask_b] = [1, 2, 3].map(|i| words(seed ^ i, wires * width));
-        let (masks, fold) = (xor(&mask_a, &mask_b), words(seed ^ 4, width));
-        // Every product of two masks or more by itself; the last and largest of each sum takes the fold.
-        let (mut sets, mut folds) = (Vec::new(), Vec::new());
-        let mut places = Vec::new();
-        for sum in &factors {
-            for (i, product) in sum.iter().enumerate() {
-                let full = (1_usize << product.len()) - 1;
-                places.push((1..=full).map(|set| {
-                    let some: Vec<usize> = (0..product.len()).filter(|i| set >> i & 1 == 1).map(|i| product[i]).collect();
-                    if let [single] = some[..] {
-                        return super::Mask::Wire(single);
-                    }
-                    sets.push(some);
-                    folds.push(set == full && i == sum.len() - 1);
-                    super::Mask::Dealt(sets.len() - 1)
-                }).collect::<Vec<_>>());
-            }
-        }
-        let mask_sets: Vec<_> =
-            sets.iter().zip(&folds).map(|(wires, &folds)| super::MaskSet { wires, folds }).collect();
-        let (dmasks, dfold) = (gpu.upload(&masks), gpu.upload(&fold));
-        let dealt = gpu.download(gpu.mask_products(dmasks.span(), width, &mask_sets, Some(dfold.span())).span()).unwrap();
-        for (i, set) in sets.iter().enumerate() {
-            for word in 0..width {
-                let product = set.iter().fold(u64::MAX, |product, wire| product & plane(&masks, width, *wire)[word]);
-                prop_assert_eq!(plane(&dealt, width, i)[word], product ^ if folds[i] { fold[word] } else { 0 });
-            }
-        }
-        let mut place = places.into_iter();
-        let sums: Vec<Vec<super::Product<'_>>> = factors.iter().map(|sum| {
-            sum.iter().map(|wires| super::Product { wires, masks: place.next().unwrap() }).collect()
-        }).collect();
-        let half = words(seed ^ 5, dealt.len());
-        let mut opened = vec![0; sums.len() * width];
-        for (masks, dealt, adds_known) in [(&mask_a, half.clone(), true), (&mask_b, xor(&half, &dealt), false)] {
-            let start = words(seed ^ 6, opened.len());
-            let mut out = gpu.upload(&start);
-            let [known, masks, dealt] = [&known, masks, &dealt].map(|v| gpu.upload(v));
-            gpu.sums_of_products(
-                out.span_mut(), known.span(), masks.span(), dealt.span(), width, &sums, adds_known,
-            );
-            opened = xor(&opened, &xor(&gpu.download(out.span()).unwrap(), &start));
-        }
-        let bits = xor(&known, &masks);
-        for (i, sum) in factors.iter().enumerate() {
-            for word in 0..width {
-                let product = |wires: &Vec<usize>| {
-                    wires.iter().fold(u64::MAX, |product, wire| product & plane(&bits, width, *wire)[word])
-                };
-                let want = sum.iter().map(product).fold(fold[word], |sum, product| sum ^ product);
-                prop_assert_eq!(plane(&opened, width, i)[word], want);
-            }
-        }
-    }
-
-    #[test]
-    fn planes_are_picked_and_added(width in 1_usize..70, seed: u64) {
-        let Some(gpu) = emulated() else { return Ok(()) };
-        let planes = words(seed, 6 * width);
-        let device = gpu.upload(&planes);
-        let want: Vec<u64> = [4, 0, 4].iter().flat_map(|at| plane(&planes, width, *at).to_vec()).collect();
-        same(&gpu, &gpu.picked_planes(device.span(), width, &[4, 0, 4]), &want)?;
-        changed(&gpu, &planes, |v| gpu.xor_planes(v, width, &[[1, 0], [5, 2]]), |v| {
-            for (into, from) in [(1, 0), (5, 2)] {
-                let from = plane(&planes, width, from);
-                host::xor_assign(&mut v[into * width..(into + 1) * width], from);
-            }
-        })?;
+        let sums: Vec<Vec<_>> = shape.iter().enumerate()
+            .map(|(i, sum)| sum.iter().enumerate().map(|(j, count)| product(pick(i + 3 * j, *count))).collect())
+            .collect();
+        let masks = both(&gpu, &words(seed, wires * width));
+        let [host, device] = masks.each_ref().map(|masks| circuit::products(masks.all(), &sets, width).into_host());
+        prop_assert_eq!(&host, &device);
+        let (known, dealt) = (both(&gpu, &words(seed ^ 1, wires * width)), both(&gpu, &host));
+        let start = both(&gpu, &words(seed ^ 2, sums.len() * width));
+        let [host, device] = [0, 1].map(|at| {
+            let mut gates = start[at].clone();
+            let (m, own, dealt) = (known[at].all(), masks[at].all(), dealt[at].all());
+            circuit::add_sums(gates.all_mut(), &sums, m, own, dealt, width, helped);
+            gates.into_host()
+        });
+        prop_assert_eq!(host, device);
     }
 
     #[test]
     fn exponentials_equal_the_hosts(n in len(), low_bits in 0_u32..8, high_bits in 0_u32..8, seed: u64) {
         let Some(gpu) = emulated() else { return Ok(()) };
-        let (known, bits, dealt) = (words(seed, n), words(seed ^ 1, n.div_ceil(64)), words(seed ^ 2, 2 * n));
         let table = |step: f64, bits: u32| (0..1 << bits).map(|i| (step * f64::from(i)).exp()).collect::<Vec<_>>();
-        let (low, high) = (table(1e-4, low_bits), table(1e-2, high_bits));
-        let powers = super::Powers { low: &low, high: &high };
-        let power = |i: u64| {
-            let (low_mask, high_mask) = ((1_u64 << low_bits) - 1, (1_u64 << high_bits) - 1);
-            low[usize::try_from(i & low_mask).unwrap()] * high[usize::try_from(i >> low_bits & high_mask).unwrap()]
-        };
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive and small")]
-        let nearest = |value: f64| (value + 0.5) as u64;
-        let [scale, carried] = [3.1e9, 1.7e8];
-        let [dknown, dbits, ddealt] = [&known, &bits, &dealt].map(|v| gpu.upload(v));
-        let mut want = Vec::new();
-        for (i, l) in known.iter().enumerate() {
-            let (plain, carried) = (nearest(power(*l) * scale), nearest(power(*l) * carried));
-            want.extend(if host::bit(&bits, i) == 1 { [carried, plain] } else { [plain, carried] });
-        }
-        same(&gpu, &gpu.exp_table(dknown.span(), dbits.span(), powers, [scale, carried]), &want)?;
-        let picked: Vec<u64> = known.iter().enumerate().map(|(i, t)| {
-            let entry = dealt[2 * i + usize::from(host::bit(&bits, i) == 1)];
-            entry.wrapping_mul(nearest(power(*t) * scale))
-        }).collect();
-        same(&gpu, &gpu.exp_pick(dknown.span(), dbits.span(), ddealt.span(), powers, scale), &picked)?;
+        let powers = curves::Powers { low: table(1e-4, low_bits), high: table(1e-2, high_bits) };
+        let [known, bits, dealt] =
+            [(0, n), (1, n.div_ceil(64)), (2, 2 * n)].map(|(i, len)| both(&gpu, &words(seed ^ i, len)));
+        let [host, device] = [0, 1].map(|at| {
+            let (known, bits, dealt) = (known[at].all(), bits[at].all(), dealt[at].all());
+            let tabulated = powers.tabulate(known, bits, [3.1e9, 1.7e8]).into_host();
+            (tabulated, powers.times_chosen(known, bits, dealt, 3.1e9).into_host())
+        });
+        prop_assert_eq!(host, device);
     }
 
     #[test]
     fn series_equal_the_hosts(n in len(), harmonics in 1_usize..9, period_bits in 8_u32..30, turns in 0_u64..4, seed: u64) {
         let Some(gpu) = emulated() else { return Ok(()) };
-        let turns = 2 * turns + 1;
-        let turn: Vec<(f64, f64)> = (0..256).map(|i| (std::f64::consts::TAU * f64::from(i) / 256.0).sin_cos()).collect();
-        let unit_angle = std::f64::consts::TAU / (1_u64 << period_bits) as f64;
-        let circle = super::Circle { turns, period_bits, turn: &turn, unit_angle };
-        let small = |x: f64| {
-            let square = x * x;
-            let sin = x * (1.0 - square / 6.0 * (1.0 - square / 20.0 * (1.0 - square / 42.0)));
-            (sin, 1.0 - square / 2.0 * (1.0 - square / 12.0 * (1.0 - square / 30.0)))
-        };
-        let angle = |word: u64| {
-            let within = word.wrapping_mul(turns) & ((1 << period_bits) - 1);
-            let rest = u32::try_from(within & ((1 << (period_bits - 8)) - 1)).unwrap();
-            let (sin, cos) = turn[usize::try_from(within >> (period_bits - 8)).unwrap()];
-            let (sin_rest, cos_rest) = small(f64::from(rest) * unit_angle);
-            (sin * cos_rest + cos * sin_rest, cos * cos_rest - sin * sin_rest)
-        };
-        let nearest = |value: f64| {
-            let units = 6_755_399_441_055_744.0_f64;
-            (value + units).to_bits().wrapping_sub(units.to_bits())
-        };
-        let known = words(seed, n);
-        let dknown = gpu.upload(&known);
-        let (scale, table) = (1_048_576.0, words(seed ^ 1, 2 * harmonics * n));
-        let parts: Vec<(bool, Vec<f64>)> = [false, true].into_iter().map(|slope| {
-            (slope, (1..=harmonics).map(|k| 1e6 / k as f64 * if k % 2 == 0 { -1.1 } else { 0.7 }).collect())
-        }).collect();
-        let start = words(seed ^ 2, 2 * n);
-        let (mut sums, mut want_table) = (start.clone(), vec![0; 2 * harmonics * n]);
-        for (i, word) in known.iter().enumerate() {
-            let (sin1, cos1) = angle(*word);
-            let (mut sin, mut cos) = (sin1, cos1);
-            for k in 0..harmonics {
-                want_table[2 * k * n + i] = nearest(sin * scale);
-                want_table[(2 * k + 1) * n + i] = nearest(cos * scale);
-                for (part, (slope, coefficients)) in parts.iter().enumerate() {
-                    let c = coefficients[k];
-                    let (by_sine, by_cosine, sign) = if *slope { (cos, sin, c) } else { (sin, cos, -c) };
-                    let with_sine = nearest(by_sine * sign).wrapping_mul(table[2 * k * n + i]);
-                    let with_cosine = nearest(by_cosine * c).wrapping_mul(table[(2 * k + 1) * n + i]);
-                    let sum = &mut sums[part * n + i];
-                    *sum = sum.wrapping_add(with_sine).wrapping_add(with_cosine);
-                }
-                (sin, cos) = (sin * cos1 + cos * sin1, cos * cos1 - sin * sin1);
-            }
-        }
-        same(&gpu, &gpu.series_table(dknown.span(), circle, harmonics, scale), &want_table)?;
-        let dtable = gpu.upload(&table);
-        changed(&gpu, &start, |v| gpu.series_sums(v, dknown.span(), dtable.span(), circle, &parts), |v| {
-            v.copy_from_slice(&sums);
-        })?;
+        let circle = curves::Circle { turns: 2 * turns + 1, period_bits };
+        let coefficients: Vec<f64> =
+            (1..=harmonics).map(|k| 1e6 / k as f64 * if k % 2 == 0 { -1.1 } else { 0.7 }).collect();
+        let series = [false, true].map(|of_sines| curves::Series { of_sines, coefficients: coefficients.clone() });
+        let [known, dealt, start] =
+            [(0, n), (1, 2 * harmonics * n), (2, 2 * n)].map(|(i, len)| both(&gpu, &words(seed ^ i, len)));
+        let [host, device] = [0, 1].map(|at| {
+            let mut sums = start[at].clone();
+            circle.add_series(sums.all_mut(), known[at].all(), dealt[at].all(), &series);
+            (circle.tabulate(known[at].all(), harmonics, 1_048_576.0).into_host(), sums.into_host())
+        });
+        prop_assert_eq!(host, device);
     }
 }
 
@@ -661,9 +529,9 @@ proptest! {
         let operand = |(kx, ky, transposed): (u64, Option<u64>, bool), x, y, [rows, cols]: [usize; 2]| {
             super::Operand { x, y: ky.map(|_| y), kx, ky: ky.unwrap_or(0), rows, cols, transposed }
         };
-        let on_host = |o: super::Operand<'_>, x: &[u64], y: &[u64], out: &mut dyn FnMut(compute::Operand<'_>)| {
+        let on_host = |o: super::Operand<'_>, x: &[u64], y: &[u64], out: &mut dyn FnMut(compute::HostOperand<'_>)| {
             let super::Operand { kx, ky, rows, cols, transposed, .. } = o;
-            out(compute::Operand { x, y: o.y.map(|_| y), kx, ky, rows, cols, transposed });
+            out(compute::HostOperand { x, y: o.y.map(|_| y), kx, ky, rows, cols, transposed });
         };
         let a = operand(forms[0], dax.span(), day.span(), [rows, depth]);
         let b = operand(forms[1], dbx.span(), dby.span(), [depth, columns]);

@@ -1,39 +1,13 @@
 //! Products of matrices and convolutions on a device by 64-bit multiply-add.
 
 use super::{Gpu, Span, SpanMut};
-use crate::compute::ConvShape;
+use crate::compute::{ConvShape, OperandIn, SumIn};
 
-/// A matrix operand on a device; fields as in [`crate::compute::Operand`].
-#[derive(Clone, Copy)]
-pub struct Operand<'a> {
-    /// First summand, row-major.
-    pub x: Span<'a>,
-    /// Second summand, same layout.
-    pub y: Option<Span<'a>>,
-    /// Coefficient of `x` in the ring.
-    pub kx: u64,
-    /// Coefficient of `y` in the ring.
-    pub ky: u64,
-    /// Rows of the operand.
-    pub rows: usize,
-    /// Columns of the operand.
-    pub cols: usize,
-    /// Whether the spans hold the transpose.
-    pub transposed: bool,
-}
+/// A matrix operand on a device.
+pub type Operand<'a> = OperandIn<Span<'a>>;
 
-/// A tensor `kx * x + ky * y` on a device; fields as in [`crate::compute::Sum`].
-#[derive(Clone, Copy)]
-pub struct Sum<'a> {
-    /// First summand.
-    pub x: Span<'a>,
-    /// Second summand, same layout.
-    pub y: Option<Span<'a>>,
-    /// Coefficient of `x` in the ring.
-    pub kx: u64,
-    /// Coefficient of `y` in the ring.
-    pub ky: u64,
-}
+/// A tensor on a device.
+pub type Sum<'a> = SumIn<Span<'a>>;
 
 /// The kernels' `Form`: an absent summand has no address.
 fn form(x: Span<'_>, y: Option<Span<'_>>, kx: u64, ky: u64, len: usize, what: &str) -> [u64; 4] {
@@ -41,13 +15,13 @@ fn form(x: Span<'_>, y: Option<Span<'_>>, kx: u64, ky: u64, len: usize, what: &s
     [x.address, y.map_or(0, |y| y.address), kx, ky]
 }
 
-impl Operand<'_> {
+impl OperandIn<Span<'_>> {
     pub(super) fn form(&self) -> [u64; 4] {
         form(self.x, self.y, self.kx, self.ky, self.rows * self.cols, "an operand")
     }
 }
 
-impl Sum<'_> {
+impl SumIn<Span<'_>> {
     fn form(&self, len: usize, what: &str) -> [u64; 4] {
         form(self.x, self.y, self.kx, self.ky, len, what)
     }

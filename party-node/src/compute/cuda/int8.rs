@@ -99,6 +99,24 @@ impl Gpu {
         }
     }
 
+    /// Starts the int8 products that a product of this shape takes, on bytes of any value: what no way of splitting can be
+    /// faster than.
+    pub fn int8_products(&self, [rows, depth, columns]: [usize; 3], splitting: Splitting) {
+        for range in pieces(splitting, depth) {
+            let (rows, columns, depth) = (padded(rows), padded(columns), padded(range.len()));
+            let (line, depths) = match splitting {
+                Splitting::Digits => (DIGITS * depth, (1..=DIGITS).map(|i| i * depth).collect()),
+                Splitting::Residues => (depth, vec![depth; moduli_for(range.len())]),
+            };
+            let [a, b, out] = [rows * line / 8, columns * line / 8, rows * columns / 2].map(|len| self.zeros(len));
+            let [a, b, out] = [&a, &b, &out].map(|memory| memory.span().address);
+            for depth in depths {
+                let product = Int8Gemm { rows, columns, depth, a, a_line: line, b, b_line: line, out };
+                self.attempt(|driver| driver.int8_gemm(&product));
+            }
+        }
+    }
+
     /// `out +=` what the products of a piece of the depth stand for.
     fn join(&self, splitting: Splitting, out: SpanMut<'_>, products: &Memory, count: usize, sizes: [usize; 3]) {
         let sizes = sizes.map(|size| size as u64);

@@ -16,7 +16,6 @@ mod elementwise;
 mod emulated;
 mod error;
 mod gemm;
-mod host;
 mod int8;
 mod keystream;
 mod libraries;
@@ -31,7 +30,6 @@ mod tables;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-pub use self::compare::{Leaf, Mask, MaskSet, Product};
 use self::driver::Driver;
 pub use self::error::CudaError;
 pub use self::gemm::{Operand, Sum};
@@ -39,7 +37,7 @@ pub use self::int8::{SplitOperand, Splitting};
 pub(crate) use self::libraries::{FOLDERS_VARIABLE, folders as library_folders};
 use self::memory::Block;
 pub use self::memory::{Memory, Span, SpanMut};
-pub use self::tables::{Circle, Powers};
+pub use self::tables::Circle;
 
 /// A device. Clones are the same device; it closes when the last of them and of its vectors is gone.
 #[derive(Clone)]

@@ -4,16 +4,7 @@ use std::sync::Arc;
 
 use super::memory::Block;
 use super::{Gpu, Memory, Span, SpanMut};
-
-/// `e^(i step)` as a product of two entries: `low` for the low bits of `i`, `high` for those above. Both have a power of
-/// two of entries; bits above are ignored.
-#[derive(Clone, Copy, Debug)]
-pub struct Powers<'a> {
-    /// `e^(i step)`.
-    pub low: &'a [f64],
-    /// `e^(i step low.len())`.
-    pub high: &'a [f64],
-}
+use crate::compute::curves::{Powers, Series};
 
 /// Words as angles: `turns` times a word, modulo `2^period_bits`, is a part of a full turn.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +26,7 @@ impl Gpu {
         &self,
         known: Span<'_>,
         mask: Span<'_>,
-        powers: Powers<'_>,
+        powers: &Powers,
         [scale, scale_carried]: [f64; 2],
     ) -> Memory {
         let n = known.len();
@@ -54,7 +45,7 @@ impl Gpu {
         known: Span<'_>,
         selector: Span<'_>,
         table: Span<'_>,
-        powers: Powers<'_>,
+        powers: &Powers,
         scale: f64,
     ) -> Memory {
         let n = known.len();
@@ -86,23 +77,23 @@ impl Gpu {
         words: Span<'_>,
         table: Span<'_>,
         circle: Circle<'_>,
-        parts: &[(bool, Vec<f64>)],
+        series: &[Series],
     ) {
-        let (n, harmonics) = (words.len(), parts.first().map_or(0, |(_, coefficients)| coefficients.len()));
-        assert!(parts.iter().all(|(_, coefficients)| coefficients.len() == harmonics), "a coefficient per harmonic");
-        assert!(sums.len() == parts.len() * n && table.len() == 2 * harmonics * n, "a vector for each part");
+        let (n, harmonics) = (words.len(), series.first().map_or(0, |series| series.coefficients.len()));
+        assert!(series.iter().all(|series| series.coefficients.len() == harmonics), "a coefficient per harmonic");
+        assert!(sums.len() == series.len() * n && table.len() == 2 * harmonics * n, "a vector for each series");
         let (_held, numbers) = self.circle(circle);
-        let bits = |(_, coefficients): &(bool, Vec<f64>)| coefficients.iter().map(|c| c.to_bits()).collect::<Vec<_>>();
-        let coefficients = self.constant(&parts.iter().flat_map(bits).collect::<Vec<_>>());
-        let slopes = parts.iter().enumerate().fold(0, |slopes, (i, (slope, _))| slopes | u64::from(*slope) << i);
+        let coefficients: Vec<u64> = series.iter().flat_map(|s| &s.coefficients).map(|c| c.to_bits()).collect();
+        let coefficients = self.constant(&coefficients);
+        let of_sines = series.iter().enumerate().fold(0, |all, (i, series)| all | u64::from(series.of_sines) << i);
         let spans = [sums.address, words.address, table.address];
-        let sizes = [harmonics, parts.len()].map(|size| size as u64);
-        let rest = [&[coefficients.address][..], &sizes, &[slopes, n as u64]].concat();
+        let sizes = [harmonics, series.len()].map(|size| size as u64);
+        let rest = [&[coefficients.address][..], &sizes, &[of_sines, n as u64]].concat();
         self.each("series_sums", n, &[&spans[..], &numbers, &rest].concat());
     }
 
     /// The kernels' `Powers`, and what holds its tables.
-    fn powers(&self, Powers { low, high }: Powers<'_>) -> (Arc<Block>, [u64; 4]) {
+    fn powers(&self, Powers { low, high }: &Powers) -> (Arc<Block>, [u64; 4]) {
         assert!(low.len().is_power_of_two() && high.len().is_power_of_two(), "entries for all values of some bits");
         let table: Vec<u64> = low.iter().chain(high).map(|entry| entry.to_bits()).collect();
         let table = self.constant(&table);

@@ -63,13 +63,13 @@ KERNEL leaf_bits(u64 *out, const u64 *planes, const u64 *monomials, const u64 *l
     }
 }
 
-// Helper: products of masks. `sets`: how many wires, whether `fold` goes in, up to four wires.
-KERNEL mask_products(u64 *out, const u64 *masks, const u64 *fold, const u64 *sets, u64 width, u64 n) {
+// Helper: products of masks. `sets`: how many wires, and up to four wires.
+KERNEL mask_products(u64 *out, const u64 *masks, const u64 *sets, u64 width, u64 n) {
     EACH(i, n) {
-        const u64 *set = &sets[6 * (i / width)];
+        const u64 *set = &sets[5 * (i / width)];
         u64 word = i % width, product = ~0ull;
-        for (u64 wire = 0; wire < set[0]; wire++) product &= masks[set[2 + wire] * width + word];
-        out[i] = set[1] ? product ^ fold[word] : product;
+        for (u64 wire = 0; wire < set[0]; wire++) product &= masks[set[1 + wire] * width + word];
+        out[i] = product;
     }
 }
 
