@@ -43,7 +43,7 @@ impl Watch<'_> {
 
     /// A lane that has left explains a failure better than what NCCL notices of it.
     pub(super) fn failed(&self, Fault(detail): Fault) -> CollectiveError {
-        (self.lost)().unwrap_or_else(|| CollectiveError::Nccl { what: self.what, detail })
+        (self.lost)().unwrap_or(CollectiveError::Nccl { what: self.what, detail })
     }
 }
 

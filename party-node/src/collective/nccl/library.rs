@@ -228,12 +228,11 @@ impl Calls {
         // SAFETY: both return texts that last until the next call, or null; the communicator is not used.
         let texts = unsafe { [(self.error_text)(result), (self.last_error)(std::ptr::null_mut())] };
         let [what, last] = texts.map(|start| {
-            // SAFETY: as above.
             if start.is_null() {
-                String::new()
-            } else {
-                unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned()
+                return String::new();
             }
+            // SAFETY: as above.
+            unsafe { CStr::from_ptr(start) }.to_string_lossy().into_owned()
         });
         let detail = last.split_whitespace().collect::<Vec<_>>().join(" ");
         Fault(if detail.is_empty() { what } else { format!("{what} ({detail})") })
