@@ -15,6 +15,7 @@ use tracing::{error_span, info};
 use super::connect::{ConnectedLane, Listening};
 use super::control::{Commands, ControlError, Reports, message_name};
 use super::failure::{control, failure, log_failure};
+use super::gpus::Gpus;
 use super::lanes::{self, LaneWork, Owner};
 use super::metrics::{Link, Metrics};
 use super::report;
@@ -67,7 +68,7 @@ fn serve_job(
 
     let listening = Listening::bind(setup, listen)?;
     let counters: Vec<_> = (0..setup.job.lanes).map(|_| Arc::new(LaneCounters::default())).collect();
-    let metrics = Arc::new(Metrics::new(setup, counters.clone()));
+    let metrics = Arc::new(Metrics::new(setup, counters.clone(), Gpus::of_this_machine()));
     let server = serve_metrics(setup, &metrics)?;
     let address = server.as_ref().map(|server| server.address().to_string());
     tell(reports, &FromParty::Listening { entry: listening.entry(), metrics: address })?;
