@@ -42,6 +42,17 @@ pub(super) trait Driver: Send + Sync {
 
     /// Waits for all that was called before.
     fn synchronise(&self) -> Result<(), CudaError>;
+
+    /// The stream, for a library that queues work of its own there, with the device current in the calling thread. None
+    /// of a stand-in.
+    fn stream(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether all that was called before is done.
+    fn idle(&self) -> Result<bool, CudaError> {
+        self.synchronise().map(|()| true)
+    }
 }
 
 /// Bytes on their way to the host.

@@ -151,6 +151,11 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// Where it lies, for a library that works on the same device.
+    pub(crate) fn address(self) -> u64 {
+        self.address
+    }
+
     /// Words.
     pub fn len(self) -> usize {
         self.len
@@ -177,6 +182,11 @@ pub struct SpanMut<'a> {
 }
 
 impl SpanMut<'_> {
+    /// Where it lies, for a library that works on the same device.
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
     /// Words.
     pub fn len(&self) -> usize {
         self.len

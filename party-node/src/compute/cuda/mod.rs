@@ -38,6 +38,7 @@ use self::driver::Driver;
 pub use self::error::CudaError;
 pub use self::gemm::{Operand, Sum};
 pub use self::int8::{SplitOperand, Splitting};
+pub(crate) use self::libraries::{FOLDERS_VARIABLE, folders as library_folders};
 use self::memory::Block;
 pub use self::memory::{Memory, Reading, Span, SpanMut};
 pub use self::tables::Circle;
@@ -108,6 +109,18 @@ impl Gpu {
     /// The first failure of all operations so far, as far as it is known by now.
     pub fn check(&self) -> Result<(), CudaError> {
         self.0.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// The stream that all of this happens on, for a library that queues work of its own there, with the device current in
+    /// the calling thread. None of a stand-in.
+    pub(crate) fn stream_handle(&self) -> Option<u64> {
+        self.0.driver.stream()
+    }
+
+    /// Whether all is done that was called before.
+    pub(crate) fn idle(&self) -> Result<bool, CudaError> {
+        self.check()?;
+        self.0.driver.idle()
     }
 
     /// Waits until all is done that was called before.

@@ -276,6 +276,18 @@ impl Driver for Nvidia {
         // SAFETY: the stream lives as long as this.
         self.call("waiting for the device", || unsafe { result::stream::synchronize(self.stream) })
     }
+
+    fn stream(&self) -> Option<u64> {
+        self.make_current().ok().map(|()| self.stream as u64)
+    }
+
+    fn idle(&self) -> Result<bool, CudaError> {
+        // SAFETY: as above.
+        self.call("cuStreamQuery", || match unsafe { sys::cuStreamQuery(self.stream) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            other => other.result().map(|()| true),
+        })
+    }
 }
 
 /// A copy to the host, and the device that it comes from.
