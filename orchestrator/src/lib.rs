@@ -7,6 +7,7 @@
 pub mod control;
 pub mod processes;
 pub mod rendezvous;
+pub mod schedule;
 
 pub use processes::{LocalJob, Notice, run};
 pub use rendezvous::{Deadlines, Ending, JobFailure, Outcome, State};

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod fixed;
+pub mod fleet;
 pub mod ids;
 pub mod job;
 pub mod model;
