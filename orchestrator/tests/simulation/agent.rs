@@ -154,7 +154,7 @@ pub(crate) fn fleet() -> Vec<Agent> {
     let gpus = |machine: &str, count: usize, group: Option<usize>, gigabytes: u64| -> Vec<Device> {
         (0..count)
             .map(|index| Device {
-                id: DeviceId(format!("{machine}-gpu{index}")),
+                id: DeviceId(format!("{machine}-gpu{index}").into()),
                 kind: DeviceKind::Gpu,
                 memory_bytes: gigabytes << 30,
                 link_group: group.and_then(|size| u16::try_from(index / size).ok()),
@@ -163,7 +163,7 @@ pub(crate) fn fleet() -> Vec<Agent> {
     };
     let slices = |count: usize| -> Vec<Device> {
         let slice = |index| Device {
-            id: DeviceId(format!("cpu{index}")),
+            id: DeviceId(format!("cpu{index}").into()),
             kind: DeviceKind::Cpu,
             memory_bytes: 64 << 30,
             link_group: None,

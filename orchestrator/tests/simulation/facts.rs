@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator::schedule::{Action, Consent, Scheduler, Settings, State};
+use orchestrator::schedule::{Action, Consent, Reason, Scheduler, Settings, State};
 use shared::fleet::{DeviceId, HostId, HostReport, LeaseId, MachineId, Millis, Requirements};
 use shared::ids::{Epoch, JobDigest, PartyId};
 
@@ -18,6 +18,9 @@ pub(crate) struct Facts {
     pub(crate) answered: BTreeSet<(HostId, LeaseId)>,
     /// Restarts that a user allowed.
     pub(crate) allowed: BTreeMap<JobDigest, u32>,
+    /// States and kinds of reason that occurred.
+    pub(crate) coverage: BTreeSet<String>,
+    looks: usize,
 }
 
 #[derive(Default, Debug)]
@@ -41,7 +44,9 @@ impl Facts {
                     let devices: Vec<DeviceId> = lanes.iter().map(|(_, device)| device.clone()).collect();
                     self.commit(host, *lease, &devices)?;
                 }
-                Action::Moved { job, state, .. } => {
+                Action::Moved { job, state, reason } => {
+                    self.coverage.insert(state.name().to_owned());
+                    self.coverage.insert(kind(reason));
                     let seen = self.jobs.entry(*job).or_default();
                     if let Some(before) = seen.ended.filter(|before| before != state) {
                         return Err(format!("{job:?} moved from {before:?} to {state:?}"));
@@ -149,12 +154,18 @@ impl Facts {
     }
 
     /// Checks what the scheduler says of itself.
-    pub(crate) fn state(&self, now: Millis, scheduler: &Scheduler, settings: &Settings) -> Result<(), String> {
-        for job in scheduler.jobs() {
-            let reason = scheduler.reason(job).to_string();
-            if reason.is_empty() {
+    pub(crate) fn state(&mut self, now: Millis, scheduler: &Scheduler, settings: &Settings) -> Result<(), String> {
+        // Finding a reason is the dearest of all: one job in turn.
+        self.looks += 1;
+        let turn = self.looks % scheduler.jobs().count().max(1);
+        if let Some(job) = scheduler.jobs().nth(turn) {
+            let reason = scheduler.reason(job);
+            if reason.to_string().is_empty() {
                 return Err(format!("{:?} is {:?} without a reason", job.digest(), job.state));
             }
+            self.coverage.insert(kind(&reason));
+        }
+        for job in scheduler.jobs() {
             if let Some(attempt) = &job.attempt
                 && job.state == State::Reserving
                 && now > attempt.hold_until.saturating_add(settings.silence_ms)
@@ -167,4 +178,9 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// A reason's variant.
+fn kind(reason: &Reason) -> String {
+    format!("{reason:?}").chars().take_while(|letter| letter.is_alphanumeric()).collect()
 }

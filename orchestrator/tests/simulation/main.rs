@@ -11,13 +11,14 @@ mod oracle;
 mod shrink;
 mod world;
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
 use history::history;
-use world::{Planted, World};
+use world::{Lived, Planted, World};
 
 /// Operations of a history.
 const LENGTH: usize = 500;
@@ -39,7 +40,7 @@ fn invariants_hold_in_random_histories() {
                         return;
                     }
                     match run(seed) {
-                        Ok(count) => _ = steps.fetch_add(count, Ordering::Relaxed),
+                        Ok(lived) => _ = steps.fetch_add(lived.steps, Ordering::Relaxed),
                         Err(what) => _ = violation.lock().unwrap().get_or_insert((seed, what)),
                     }
                 }
@@ -86,11 +87,27 @@ fn planted_faults_are_found_and_shrunk() {
 
 #[test]
 fn histories_repeat() {
-    let steps = |seed| World::run(Planted::Nothing, &history(seed, LENGTH), is_crowded(seed)).unwrap();
-    assert_eq!(steps(1), steps(1));
+    assert_eq!(run(1), run(1));
 }
 
-fn run(seed: u64) -> Result<u64, String> {
+/// Histories that never lead anywhere interesting would prove nothing.
+#[test]
+fn histories_lead_to_every_state_and_every_reason() {
+    let mut seen = BTreeSet::new();
+    (0..100).for_each(|seed| seen.extend(run(seed).unwrap().coverage));
+    let missing: Vec<&str> = EVERYTHING.iter().filter(|kind| !seen.contains(**kind)).copied().collect();
+    assert!(missing.is_empty(), "never seen: {missing:?}");
+}
+
+/// States, then kinds of reason.
+const EVERYTHING: &[&str] = &[
+    "pending", "awaiting-consent", "reserving", "starting", "running", "recovering", "succeeded", "failed", "cancelled",
+    "Undecided", "ConsentEnded", "Denied", "Lacks", "Quota", "Behind", "SharedMachines", "Turn", "Retrying", "Stopping",
+    "Waiting", "Working", "Refused", "Late", "HostLost", "HostForgot", "PartyFailed", "NoProgress", "TimeLimit",
+    "Deadline", "RestartsSpent", "Cancelled", "Delivered",
+];
+
+fn run(seed: u64) -> Result<Lived, String> {
     World::run(Planted::Nothing, &history(seed, LENGTH), is_crowded(seed))
 }
 

@@ -50,10 +50,20 @@ pub(crate) struct World {
     facts: Facts,
     down_until: Millis,
     all_approve: bool,
+    could_run: BTreeMap<Requirements, bool>,
     last_commit: Option<Action>,
-    pub(crate) steps: u64,
+    steps: u64,
     /// Prints what happens.
     traced: bool,
+}
+
+/// What a history came to.
+#[derive(PartialEq, Eq, Debug)]
+pub(crate) struct Lived {
+    /// Events that the scheduler saw.
+    pub(crate) steps: u64,
+    /// States and kinds of reason that occurred.
+    pub(crate) coverage: BTreeSet<String>,
 }
 
 pub(crate) type Verdict = Result<(), String>;
@@ -62,7 +72,7 @@ impl World {
     pub(crate) fn new(planted: Planted) -> Self {
         let settings = Settings {
             ended_jobs_max: 6,
-            progress_ms: 60_000,
+            progress_ms: 15_000,
             start_ms: 20_000,
             claims: planted != Planted::KeepsNothing,
             ..Settings::default()
@@ -82,6 +92,7 @@ impl World {
             facts: Facts::default(),
             down_until: 0,
             all_approve: false,
+            could_run: BTreeMap::new(),
             last_commit: None,
             steps: 0,
             traced: false,
@@ -89,16 +100,16 @@ impl World {
     }
 
     /// Runs a history and lets everything come to rest; what was violated, if anything.
-    pub(crate) fn run(planted: Planted, history: &[Operation], crowd: bool) -> Result<u64, String> {
+    pub(crate) fn run(planted: Planted, history: &[Operation], crowd: bool) -> Result<Lived, String> {
         Self::new(planted).live(history, crowd)
     }
 
     /// The same, and prints what happens.
-    pub(crate) fn trace(planted: Planted, history: &[Operation], crowd: bool) -> Result<u64, String> {
+    pub(crate) fn trace(planted: Planted, history: &[Operation], crowd: bool) -> Result<Lived, String> {
         Self { traced: true, ..Self::new(planted) }.live(history, crowd)
     }
 
-    fn live(mut self, history: &[Operation], crowd: bool) -> Result<u64, String> {
+    fn live(mut self, history: &[Operation], crowd: bool) -> Result<Lived, String> {
         let world = &mut self;
         for operation in history {
             world.operate(operation)?;
@@ -107,7 +118,7 @@ impl World {
             }
         }
         world.rest(crowd)?;
-        Ok(world.steps)
+        Ok(Lived { steps: world.steps, coverage: std::mem::take(&mut world.facts.coverage) })
     }
 
     fn operate(&mut self, operation: &Operation) -> Verdict {
@@ -520,7 +531,6 @@ impl World {
         while self.now - began < REST_MS {
             self.pass(1_000)?;
             self.facts.state(self.now, &self.scheduler, &self.settings)?;
-            let hope = |job: &&orchestrator::schedule::Job| !job.state.is_end() && self.could_run(&job.digest());
             if let Some((job, epoch)) = first.filter(|(job, _)| self.is_alive(job)) {
                 let begun = self.scheduler.job(&job).is_some_and(|job| job.epoch > epoch);
                 if !begun && self.now - began > 400_000 {
@@ -533,15 +543,18 @@ impl World {
                     continue;
                 }
             }
-            if self.scheduler.jobs().find(hope).is_none() {
+            let alive = self.scheduler.jobs().filter(|job| !job.state.is_end()).map(|job| job.digest());
+            let alive: Vec<JobDigest> = alive.collect();
+            if !alive.iter().any(|job| self.could_run(job)) {
                 break;
             }
         }
         self.compare_with_disk()?;
-        for job in self.scheduler.jobs().filter(|job| !job.state.is_end()) {
-            let (digest, reason) = (job.digest(), self.scheduler.reason(job).to_string());
+        let left = self.scheduler.jobs().filter(|job| !job.state.is_end());
+        let left = left.map(|job| (job.digest(), job.state, self.scheduler.reason(job).to_string()));
+        for (digest, state, reason) in left.collect::<Vec<_>>() {
             if self.could_run(&digest) {
-                return Err(format!("{digest:?} is {:?} at the end, because: {reason}", job.state));
+                return Err(format!("{digest:?} is {state:?} at the end, because: {reason}"));
             }
             if !reason.contains("needs") && !reason.contains("share") {
                 return Err(format!("{digest:?} cannot run, and the reason is: {reason}"));
@@ -561,16 +574,21 @@ impl World {
     }
 
     /// The first of the highest priority that waits for devices and could run.
-    fn first_in_line(&self) -> Option<(JobDigest, Epoch)> {
+    fn first_in_line(&mut self) -> Option<(JobDigest, Epoch)> {
         let waiting = self.scheduler.jobs().filter(|job| matches!(job.state, State::Pending | State::Recovering));
-        let able = waiting.filter(|job| self.could_run(&job.digest()) && job.submission.deadline.is_none());
-        let first = able.min_by_key(|job| (std::cmp::Reverse(job.submission.priority), job.sequence))?;
-        Some((first.digest(), first.epoch))
+        let mut waiting: Vec<_> = waiting
+            .filter(|job| job.submission.deadline.is_none())
+            .map(|job| (std::cmp::Reverse(job.submission.priority), job.sequence, job.digest(), job.epoch))
+            .collect();
+        waiting.sort();
+        waiting.into_iter().map(|(_, _, job, epoch)| (job, epoch)).find(|(job, _)| self.could_run(job))
     }
 
-    fn could_run(&self, job: &JobDigest) -> bool {
+    /// Whether the whole fleet could hold the job; all its hosts are there when this is asked.
+    fn could_run(&mut self, job: &JobDigest) -> bool {
         let reports: Vec<_> = self.reports.values().collect();
-        oracle::fits(&reports, &self.facts.asked[job])
+        let need = &self.facts.asked[job];
+        *self.could_run.entry(need.clone()).or_insert_with(|| oracle::fits(&reports, need))
     }
 }
 
