@@ -135,6 +135,9 @@ impl HostReport {
         if held.len() < self.held.len() {
             return Err(FleetError::HeldTwice);
         }
+        if held.iter().any(|lease| !self.parties.contains(&lease.party)) {
+            return Err(FleetError::HeldForAnother);
+        }
         Ok(())
     }
 }
@@ -266,6 +269,9 @@ pub enum FleetError {
     /// Two leases with one name.
     #[error("a host reports one lease twice")]
     HeldTwice,
+    /// A lease of a party that the host does not work for.
+    #[error("a host holds a lease of a party that it does not work for")]
+    HeldForAnother,
     /// None, or too many.
     #[error("{0} lanes: 1 to {LANES_MAX} are possible")]
     Lanes(u16),

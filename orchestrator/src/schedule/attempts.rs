@@ -91,9 +91,10 @@ impl Scheduler {
     }
 
     /// Progress is not written down: a restarted orchestrator hears of the next step soon enough.
-    pub(super) fn progress(&mut self, lease: LeaseId, step: u64, steps: u64) {
+    pub(super) fn progress(&mut self, host: &HostId, lease: LeaseId, step: u64, steps: u64) {
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
-        if job.attempt.as_ref().is_none_or(|attempt| attempt.epoch != lease.epoch) {
+        let current = job.attempt.as_mut().filter(|attempt| attempt.epoch == lease.epoch);
+        if current.and_then(|attempt| attempt.part(host, lease.party)).is_none() {
             return;
         }
         let before = job.progress.insert(lease.party, (step, steps));
@@ -136,7 +137,8 @@ impl Scheduler {
         }
         // Whoever speaks first may only have noticed; a party that blames itself knows better.
         let Some(job) = self.job_mut(lease.job) else { return };
-        let blamed = matches!(&job.cause, Some(Reason::PartyFailed { peer: Some(blamed), .. }) if *blamed == lease.party);
+        let blamed =
+            matches!(&job.cause, Some(Reason::PartyFailed { peer: Some(blamed), .. }) if *blamed == lease.party);
         if job.state == State::Recovering && job.epoch == lease.epoch && blamed && peer.is_none() {
             job.cause = Some(cause);
         }

@@ -56,7 +56,7 @@ pub enum Event {
     /// The party's process runs there.
     Started(HostId, LeaseId),
     /// A party did this many of so many steps.
-    Progress(LeaseId, u64, u64),
+    Progress(HostId, LeaseId, u64, u64),
     /// The party's process delivered its part.
     Done(HostId, LeaseId),
     /// The party's process ended without.

@@ -37,6 +37,9 @@ pub struct Host {
     /// What each device does; follows from the leases of all hosts of the machine.
     #[serde(skip)]
     pub(super) uses: Vec<Use>,
+    /// Another host is on its machine, or another party uses this one.
+    #[serde(skip)]
+    pub(super) shared: bool,
     /// Idle devices as they entered the sums over the fleet; 0 if it takes no jobs.
     #[serde(skip)]
     pub(super) counted: usize,
@@ -98,6 +101,7 @@ impl Host {
             avoid_until: 0,
             links: BTreeMap::new(),
             uses: Vec::new(),
+            shared: false,
             counted: 0,
         }
     }
@@ -109,7 +113,7 @@ impl Host {
 
     /// Leaves what a record holds.
     fn forget_volatile(&mut self) {
-        (self.presence, self.avoid_until, self.counted) = (Presence::default(), 0, 0);
+        (self.presence, self.avoid_until, self.counted, self.shared) = (Presence::default(), 0, 0, false);
         self.links.clear();
         self.uses.clear();
     }
@@ -131,6 +135,8 @@ pub(super) struct Hosts {
     all: BTreeMap<HostId, Host>,
     by_machine: BTreeMap<MachineId, BTreeSet<HostId>>,
     by_party: [BTreeSet<HostId>; 3],
+    /// Hosts of each party that have idle devices, by how many.
+    by_idle: [BTreeSet<(usize, HostId)>; 3],
     /// Idle devices of each party; a device that several can use counts for each.
     idle: [usize; 3],
     /// Devices that each party holds for each job.
@@ -172,16 +178,15 @@ impl Hosts {
         self.by_party[party.index()].iter().map(|id| &self.all[id])
     }
 
+    /// Hosts of a party with at least so many idle devices, those with fewest first.
+    pub(super) fn with_idle(&self, party: PartyId, least: usize) -> impl Iterator<Item = &Host> {
+        let from = (least.max(1), HostId("".into()));
+        self.by_idle[party.index()].range(from..).map(|(_, id)| &self.all[id])
+    }
+
     /// Idle devices of a party.
     pub(super) fn idle(&self, party: PartyId) -> usize {
         self.idle[party.index()]
-    }
-
-    /// Whether several parties could use a host's machine.
-    pub(super) fn is_shared(&self, host: &Host) -> bool {
-        let siblings = self.by_machine.get(&host.machine).into_iter().flatten();
-        let parties: BTreeSet<PartyId> = siblings.flat_map(|id| self.all[id].parties.iter().copied()).collect();
-        parties.len() > 1
     }
 
     /// Devices that a party holds for jobs, and how many jobs that is.
@@ -217,6 +222,7 @@ impl Hosts {
         let host = self.all.remove(id)?;
         self.unindex(&host);
         host.leases.iter().for_each(|lease| self.count(lease, false));
+        self.all.values_mut().for_each(|other| _ = other.links.remove(id));
         self.touched(id, &host.machine);
         Some(host)
     }
@@ -267,6 +273,7 @@ impl Hosts {
         for party in &host.parties {
             self.by_party[party.index()].remove(&host.id);
             self.idle[party.index()] -= host.counted;
+            self.by_idle[party.index()].remove(&(host.counted, host.id.clone()));
         }
         // Its siblings may have shared devices with it.
         if self.by_machine.contains_key(&host.machine) {
@@ -306,17 +313,26 @@ impl Hosts {
                 (id.clone(), devices.map(|device| held.get(&device.id).copied().unwrap_or(Use::Idle)).collect())
             })
             .collect();
+        let several = siblings.len() > 1;
         for (id, uses) in fresh {
             let host = self.all.get_mut(&id).expect("an index names hosts that exist");
             let counted = std::mem::take(&mut host.counted);
             let stuck = |uses: &[Use]| uses.iter().filter(|device| **device == Use::Stuck).count();
             self.reshaped |= stuck(&host.uses) != stuck(&uses);
             host.uses = uses;
+            host.shared = several || host.parties.len() > 1;
             host.counted = host.idle();
             self.grown |= host.counted > counted || self.reshaped;
             for party in &host.parties {
                 let idle = &mut self.idle[party.index()];
                 *idle = *idle + host.counted - counted;
+                if host.counted != counted {
+                    let by_idle = &mut self.by_idle[party.index()];
+                    by_idle.remove(&(counted, id.clone()));
+                    if host.counted > 0 {
+                        by_idle.insert((host.counted, id.clone()));
+                    }
+                }
             }
         }
     }

@@ -101,7 +101,7 @@ impl Scheduler {
             Event::Reserved(host, lease) => self.reserved(&host, lease),
             Event::Refused(host, lease, why) => self.refused(host, lease, why),
             Event::Started(host, lease) => self.started(&host, lease),
-            Event::Progress(lease, step, steps) => self.progress(lease, step, steps),
+            Event::Progress(host, lease, step, steps) => self.progress(&host, lease, step, steps),
             Event::Done(host, lease) => self.done(&host, lease),
             Event::Failed(host, lease, failure) => self.failed(host, lease, failure),
             Event::Released(host, lease) => self.released(&host, lease),

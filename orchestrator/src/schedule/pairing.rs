@@ -1,7 +1,7 @@
 //! Which lane of a party works with which lanes of the others: rank `r` of all three exchange messages at every step, and
 //! the slowest rank sets the pace of all.
 
-use shared::ids::PartyId;
+use shared::fleet::HostId;
 
 use super::hosts::{Host, Hosts};
 use super::placement::{Placement, Spot};
@@ -29,50 +29,66 @@ pub(super) fn distance(a: &Host, b: &Host) -> u64 {
 /// Reorders the lanes of P1 and P2 so that the farthest rank is as near as exchanges of two lanes can make it, then the
 /// sum over all ranks.
 pub(super) fn pair(hosts: &Hosts, placement: &mut Placement) {
+    let mut ranks = Ranks::new(hosts, placement);
     for _ in 0..ROUNDS_MAX {
-        let mut better = false;
-        for party in [PartyId::ALL[1], PartyId::ALL[2]] {
-            better |= exchange(hosts, placement, party);
-        }
-        if !better {
+        let better = [1, 2].map(|party| ranks.exchange(party, placement));
+        if better == [false; 2] {
             return;
         }
     }
 }
 
-/// Exchanges pairs of lanes of a party where that helps; whether any did.
-fn exchange(hosts: &Hosts, placement: &mut Placement, party: PartyId) -> bool {
-    let (lanes, mine) = (placement[0].len(), party.index());
-    let mut better = false;
-    for a in 0..lanes {
-        for b in a + 1..lanes {
-            if placement[mine][a].0 == placement[mine][b].0 {
-                continue;
-            }
-            let before = both(hosts, placement, a, b);
-            placement[mine].swap(a, b);
-            if both(hosts, placement, a, b) < before {
-                better = true;
-            } else {
-                placement[mine].swap(a, b);
+/// Which host each lane is on, and how far the hosts are from each other.
+struct Ranks {
+    host_of: [Vec<usize>; 3],
+    distances: Vec<Vec<u64>>,
+}
+
+impl Ranks {
+    fn new(hosts: &Hosts, placement: &Placement) -> Self {
+        let mut names: Vec<&HostId> = placement.iter().flatten().map(|(host, _)| host).collect();
+        names.sort();
+        names.dedup();
+        let between = |a: &HostId, b: &HostId| match (hosts.get(a), hosts.get(b)) {
+            (Some(a), Some(b)) => distance(a, b),
+            _ => UNKNOWN_US,
+        };
+        let distances = names.iter().map(|a| names.iter().map(|b| between(a, b)).collect()).collect();
+        let index = |(host, _): &Spot| names.binary_search(&host).expect("every host of a placement was listed");
+        Self { host_of: std::array::from_fn(|party| placement[party].iter().map(index).collect()), distances }
+    }
+
+    /// Exchanges pairs of lanes of a party where that helps; whether any did.
+    fn exchange(&mut self, party: usize, placement: &mut Placement) -> bool {
+        let lanes = placement[party].len();
+        let mut better = false;
+        for a in 0..lanes {
+            for b in a + 1..lanes {
+                if self.host_of[party][a] == self.host_of[party][b] {
+                    continue;
+                }
+                let before = self.both(a, b);
+                self.host_of[party].swap(a, b);
+                if self.both(a, b) < before {
+                    placement[party].swap(a, b);
+                    better = true;
+                } else {
+                    self.host_of[party].swap(a, b);
+                }
             }
         }
+        better
     }
-    better
-}
 
-/// The farther of two ranks, then their sum.
-fn both(hosts: &Hosts, placement: &Placement, a: usize, b: usize) -> (u64, u64) {
-    let (a, b) = (rank(hosts, placement, a), rank(hosts, placement, b));
-    (a.max(b), a + b)
-}
+    /// The farther of two ranks, then their sum.
+    fn both(&self, a: usize, b: usize) -> (u64, u64) {
+        let (a, b) = (self.reach(a), self.reach(b));
+        (a.max(b), a + b)
+    }
 
-/// The longest way between two parties' devices of a rank.
-pub(super) fn rank(hosts: &Hosts, placement: &Placement, rank: usize) -> u64 {
-    let between = |a: &Spot, b: &Spot| match (hosts.get(&a.0), hosts.get(&b.0)) {
-        (Some(a), Some(b)) => distance(a, b),
-        _ => UNKNOWN_US,
-    };
-    let [a, b, c] = [&placement[0][rank], &placement[1][rank], &placement[2][rank]];
-    between(a, b).max(between(b, c)).max(between(a, c))
+    /// The longest way between two parties' devices of a rank.
+    fn reach(&self, rank: usize) -> u64 {
+        let [a, b, c] = [0, 1, 2].map(|party| self.host_of[party][rank]);
+        self.distances[a][b].max(self.distances[b][c]).max(self.distances[a][c])
+    }
 }

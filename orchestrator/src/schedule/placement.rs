@@ -12,6 +12,8 @@ use super::reasons::Lack;
 /// Hosts of one party that are compared with those of the others. At least three, so that three parties that must not
 /// share a machine find three machines whenever there are any.
 const CANDIDATES_MAX: usize = 8;
+/// Hosts with room that are looked at for one party: in a large and empty fleet there is no point in looking at all.
+const ROOMY_MAX: usize = 64;
 
 /// A device for each lane of each party.
 pub(super) type Placement = [Vec<Spot>; 3];
@@ -64,8 +66,16 @@ type Taken = BTreeSet<(MachineId, DeviceId)>;
 impl<'a> View<'a> {
     /// A place for every lane of every party, or none.
     pub(super) fn place(&self) -> Option<Placement> {
-        let candidates = PartyId::ALL.map(|party| self.candidates(party));
+        let candidates = PartyId::ALL.map(|party| self.candidates(party, self.looked_at()));
         self.on_one_host_each(&candidates).or_else(|| if self.need.one_host { None } else { self.spread_out() })
+    }
+
+    /// Where many hosts have room, the first of them do; a claim looks at all, for the soonest to be free.
+    fn looked_at(&self) -> usize {
+        match self.mode {
+            Mode::Now { .. } => ROOMY_MAX,
+            Mode::Alone => usize::MAX,
+        }
     }
 
     /// What the parties lack, one by one.
@@ -148,33 +158,44 @@ impl<'a> View<'a> {
         let is_taken = |index: &usize| {
             taken.is_some_and(|taken| taken.contains(&(host.machine.clone(), host.devices[*index].id.clone())))
         };
-        let mut available: Vec<usize> = (0..host.devices.len())
-            .filter(|index| self.is_available(host, *index) && !is_taken(index))
-            .collect();
+        let mut available: Vec<usize> =
+            (0..host.devices.len()).filter(|index| self.is_available(host, *index) && !is_taken(index)).collect();
         available.sort_by_key(|index| host.uses[*index] != Use::Idle);
         available
     }
 
     /// The best hosts that can take all lanes of a party.
-    fn candidates(&self, party: PartyId) -> Vec<Candidate<'a>> {
+    fn candidates(&self, party: PartyId, most: usize) -> Vec<Candidate<'a>> {
         let lanes = usize::from(self.need.lanes);
-        let mut found: Vec<Candidate<'a>> = self
-            .hosts
-            .of_party(party)
-            .filter(|host| self.at_most(host) >= lanes)
-            .filter_map(|host| candidate(host, &self.available(host, None), lanes))
-            .collect();
+        let of = |host: &'a Host| candidate(host, &self.available(host, None), lanes);
+        let mut found: Vec<Candidate<'a>> = match self.mode {
+            Mode::Now { .. } => self.hosts.with_idle(party, lanes).filter_map(of).take(most).collect(),
+            Mode::Alone => {
+                let large = self.hosts.of_party(party).filter(|host| host.devices.len() >= lanes);
+                large.filter_map(of).take(most).collect()
+            }
+        };
         found.sort_by_key(|candidate| candidate.cost);
         found.truncate(CANDIDATES_MAX);
         found
     }
 
-    /// An upper bound of what is available on a host, found without looking at devices.
-    fn at_most(&self, host: &Host) -> usize {
-        match self.mode {
-            Mode::Now { .. } => host.counted,
-            Mode::Alone => host.devices.len(),
-        }
+    /// Whether there is a place, found faster than the place itself where there is plenty.
+    pub(super) fn fits(&self) -> bool {
+        let candidates = PartyId::ALL.map(|party| self.candidates(party, CANDIDATES_MAX));
+        self.on_one_host_each(&candidates).is_some() || self.is_plenty() || self.place().is_some()
+    }
+
+    /// Whether each party has enough on machines that nobody else can use, if it may use several.
+    fn is_plenty(&self) -> bool {
+        let enough = |party: PartyId| {
+            let mut wanted = usize::from(self.need.lanes);
+            self.hosts.of_party(party).filter(|host| !host.shared).any(|host| {
+                wanted = wanted.saturating_sub(self.available(host, None).len());
+                wanted == 0
+            })
+        };
+        !self.need.one_host && PartyId::ALL.into_iter().all(enough)
     }
 
     fn on_one_host_each(&self, candidates: &[Vec<Candidate<'a>>; 3]) -> Option<Placement> {
@@ -227,58 +248,88 @@ impl<'a> View<'a> {
     /// Several hosts for each party, as few as possible, then lanes paired by the network between them.
     fn spread_out(&self) -> Option<Placement> {
         const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-        let enough = |party: PartyId| {
-            let hosts = self.hosts.of_party(party).filter(|host| self.is_open(host));
-            let count: usize = hosts.map(|host| self.available(host, None).len()).sum();
-            count >= usize::from(self.need.lanes)
-        };
-        if !PartyId::ALL.into_iter().all(enough) {
-            return None;
+        let mut offers: [Vec<Offer<'_>>; 3] = Default::default();
+        for (party, offers) in PartyId::ALL.into_iter().zip(&mut offers) {
+            *offers = self.offers(party)?;
         }
-        let mut placement = ORDERS.into_iter().find_map(|order| self.spread_in(order))?;
-        pairing::pair(self.hosts, &mut placement);
+        // Who chooses first matters only where two could choose the same.
+        let contested = offers.iter().flatten().any(|offer| offer.host.shared);
+        let orders = if contested { &ORDERS[..] } else { &ORDERS[..1] };
+        let mut placement = orders.iter().find_map(|order| self.spread_in(*order, &offers))?;
+        if matches!(self.mode, Mode::Now { .. }) {
+            pairing::pair(self.hosts, &mut placement);
+        }
         Some(placement)
     }
 
-    /// Order in which a party takes hosts: machines first that nobody else can use, then the smallest that has enough, so
-    /// that little is cut up, else the largest, so that few are needed.
-    fn speaks_against(&self, (host, available): &(&Host, Vec<usize>), wanted: usize) -> (bool, bool, usize) {
-        let enough = available.len() >= wanted;
-        let size = if enough { available.len() } else { usize::MAX - available.len() };
-        (self.hosts.is_shared(host), !enough, size)
+    /// What each host could give a party if that is enough in all: machines first that nobody else can use, large ones
+    /// before small ones.
+    fn offers(&self, party: PartyId) -> Option<Vec<Offer<'a>>> {
+        let wanted = usize::from(self.need.lanes);
+        let offer = |host: &'a Host| Offer { host, devices: self.available(host, None) };
+        let mut offers: Vec<Offer<'a>> = match self.mode {
+            Mode::Now { .. } if self.hosts.idle(party) < wanted => return None,
+            Mode::Now { .. } => self.hosts.with_idle(party, 1).map(offer).collect(),
+            Mode::Alone => self.hosts.of_party(party).map(offer).collect(),
+        };
+        offers.retain(|offer| !offer.devices.is_empty());
+        offers.sort_by_key(|offer| (offer.host.shared, std::cmp::Reverse(offer.devices.len())));
+        let enough = offers.iter().map(|offer| offer.devices.len()).sum::<usize>() >= wanted;
+        enough.then_some(offers)
     }
 
-    fn spread_in(&self, order: [usize; 3]) -> Option<Placement> {
+    fn spread_in(&self, order: [usize; 3], offers: &[Vec<Offer<'a>>; 3]) -> Option<Placement> {
         let (mut taken, mut machines, mut placement) = (Taken::new(), BTreeSet::new(), Placement::default());
         for index in order {
-            let party = PartyId::ALL[index];
-            let mut hosts: Vec<(&Host, Vec<usize>)> = self
-                .hosts
-                .of_party(party)
-                .filter(|host| self.need.colocate || !machines.contains(&host.machine))
-                .map(|host| (host, self.available(host, Some(&taken))))
-                .filter(|(_, available)| !available.is_empty())
+            let others = machines.clone();
+            let mut left: Vec<(&Host, Vec<usize>)> = offers[index]
+                .iter()
+                .filter(|offer| self.need.colocate || !others.contains(&offer.host.machine))
+                .map(|offer| (offer.host, offer.without(&taken)))
                 .collect();
             let mut wanted = usize::from(self.need.lanes);
             while wanted > 0 {
-                let best = (0..hosts.len()).min_by_key(|at| self.speaks_against(&hosts[*at], wanted))?;
-                let (host, available) = hosts.remove(best);
-                // A host that works for the party twice, or a sibling, may have lost devices meanwhile.
-                let available: Vec<usize> = available
-                    .into_iter()
-                    .filter(|at| !taken.contains(&(host.machine.clone(), host.devices[*at].id.clone())))
-                    .collect();
-                let count = wanted.min(available.len());
-                for at in candidate_of(host, &available, count)? {
-                    taken.insert((host.machine.clone(), host.devices[at].id.clone()));
+                let (host, devices) = take_next(&mut left, wanted)?;
+                // Two hosts of the party on one machine may offer the same devices.
+                let devices = Offer { host, devices }.without(&taken);
+                let count = wanted.min(devices.len());
+                for at in candidate_of(host, &devices, count)? {
+                    if host.shared {
+                        taken.insert((host.machine.clone(), host.devices[at].id.clone()));
+                    }
                     placement[index].push((host.id.clone(), host.devices[at].id.clone()));
                 }
-                machines.insert(host.machine.clone());
+                if host.shared {
+                    machines.insert(&host.machine);
+                }
                 wanted -= count;
             }
         }
         Some(placement)
     }
+}
+
+/// What a host could give.
+struct Offer<'a> {
+    host: &'a Host,
+    devices: Vec<usize>,
+}
+
+impl Offer<'_> {
+    fn without(&self, taken: &Taken) -> Vec<usize> {
+        let is_free = |at: &&usize| {
+            !self.host.shared || !taken.contains(&(self.host.machine.clone(), self.host.devices[**at].id.clone()))
+        };
+        self.devices.iter().filter(is_free).copied().collect()
+    }
+}
+
+/// The next host to take from, of those in order of [`View::offers`]: of the first kind, the smallest that has enough, so
+/// that little is cut up, or else the largest, so that few are needed.
+fn take_next<'a>(left: &mut Vec<(&'a Host, Vec<usize>)>, wanted: usize) -> Option<(&'a Host, Vec<usize>)> {
+    let kind = left.first()?.0.shared;
+    let enough = left.iter().take_while(|(host, devices)| host.shared == kind && devices.len() >= wanted).count();
+    Some(left.remove(enough.saturating_sub(1)))
 }
 
 fn total(costs: [Cost; 3], network: u64) -> Cost {

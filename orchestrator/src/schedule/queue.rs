@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 use shared::fleet::{DeviceId, HostId, Millis, Requirements};
 use shared::ids::{JobDigest, PartyId};
@@ -16,7 +15,10 @@ use super::reasons::{Counted, Reason};
 use super::settings::Quota;
 
 /// Searches for a place per step: bounds the time of a decision. What is left is looked at in the next step.
-const SEARCHES_MAX: u32 = 64;
+const SEARCHES_MAX: u32 = 32;
+
+/// Kinds of job whose chances are remembered; then all are forgotten and found out again.
+const REMEMBERED_MAX: usize = 20_000;
 
 /// A place in line: lower is earlier.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -100,17 +102,15 @@ impl Queue {
         self.claim = None;
         self.room_grew();
     }
-
-    fn after(&self, turn: Option<Turn>) -> Option<Turn> {
-        let from = turn.map_or(Bound::Unbounded, Bound::Excluded);
-        self.waiting.range((from, Bound::Unbounded)).next().copied()
-    }
 }
 
 /// What one look at the queue has left.
 struct Pass {
     searches: u32,
+    /// The first in line.
     first: Option<JobDigest>,
+    /// When all that is kept for it is free at the latest, once that has been asked.
+    claim_free_at: Option<Option<Millis>>,
 }
 
 impl Scheduler {
@@ -125,11 +125,10 @@ impl Scheduler {
         if !std::mem::take(&mut self.queue.stale) {
             return;
         }
-        let mut pass = Pass { searches: SEARCHES_MAX, first: None };
-        let mut turn = None;
-        while let Some(next) = self.queue.after(turn) {
-            turn = Some(next);
-            if !self.consider(next.job, &mut pass) {
+        let mut pass = Pass { searches: SEARCHES_MAX, first: None, claim_free_at: None };
+        let line: Vec<JobDigest> = self.queue.waiting.iter().map(|turn| turn.job).collect();
+        for job in line {
+            if !self.consider(job, &mut pass) {
                 return;
             }
         }
@@ -176,16 +175,23 @@ impl Scheduler {
 
     fn find_room(&mut self, digest: JobDigest, is_first: bool, pass: &mut Pass) -> Option<Placement> {
         let job = self.jobs.get(&digest)?;
-        let passes_claim = is_first || self.ends_before_claim(job);
-        let key = (job.submission.requirements.clone(), passes_claim);
+        let mut key = (job.submission.requirements.clone(), true);
         if !is_first && self.queue.no_room.contains(&key) {
             return None;
         }
+        key.1 = is_first || self.ends_before_claim(job, pass);
+        if !is_first && self.queue.no_room.contains(&key) {
+            return None;
+        }
+        let passes_claim = key.1;
         pass.searches -= 1;
         let kept = self.queue.claim.as_ref().filter(|_| !passes_claim).map(|claim| &claim.devices);
         let view = View { hosts: &self.hosts, now: self.now, mode: Mode::Now { kept }, need: &key.0 };
         let placement = view.place();
         if placement.is_none() && !is_first {
+            if self.queue.no_room.len() >= REMEMBERED_MAX {
+                self.queue.no_room.clear();
+            }
             self.queue.no_room.insert(key);
         }
         placement
@@ -206,8 +212,11 @@ impl Scheduler {
             return known;
         }
         pass.searches = pass.searches.saturating_sub(1);
-        let fits = View { hosts: &self.hosts, now: self.now, mode: Mode::Alone, need }.place().is_some();
+        let fits = View { hosts: &self.hosts, now: self.now, mode: Mode::Alone, need }.fits();
         let need = need.clone();
+        if self.queue.fits_alone.len() >= REMEMBERED_MAX {
+            self.queue.fits_alone.clear();
+        }
         self.queue.fits_alone.insert(need, fits);
         fits
     }
@@ -223,10 +232,10 @@ impl Scheduler {
             }
             self.queue.drop_claim();
         }
+        pass.claim_free_at = None;
         let Some(job) = self.jobs.get(&digest) else { return };
         pass.searches = pass.searches.saturating_sub(1);
-        let view =
-            View { hosts: &self.hosts, now: self.now, mode: Mode::Alone, need: &job.submission.requirements };
+        let view = View { hosts: &self.hosts, now: self.now, mode: Mode::Alone, need: &job.submission.requirements };
         let Some(placement) = view.place() else { return };
         let spots: Vec<_> = placement.into_iter().flatten().collect();
         let mut devices = Devices::new();
@@ -246,18 +255,21 @@ impl Scheduler {
     }
 
     /// Whether a job that states its time limit is over before the devices kept for the first in line are all free.
-    fn ends_before_claim(&self, job: &Job) -> bool {
-        let (Some(limit), Some(claim)) = (job.submission.time_limit_ms, &self.queue.claim) else { return false };
+    fn ends_before_claim(&self, job: &Job, pass: &mut Pass) -> bool {
+        let Some(limit) = job.submission.time_limit_ms else { return false };
+        let free_at = *pass.claim_free_at.get_or_insert_with(|| self.claim_free_at());
+        let own = self.settings.hold_ms + self.settings.start_ms + self.settings.release_ms;
+        free_at.is_some_and(|free_at| self.now.saturating_add(own).saturating_add(limit) <= free_at)
+    }
+
+    fn claim_free_at(&self) -> Option<Millis> {
         let mut free_at = None;
-        for (host, device) in &claim.spots {
-            let Some(host) = self.hosts.get(host) else { return false };
-            for lease in host.leases.iter().filter(|lease| lease.devices.contains(device)) {
-                let Some(end) = self.latest_end(lease.id.job) else { return false };
-                free_at = free_at.max(Some(end));
+        for (host, device) in &self.queue.claim.as_ref()?.spots {
+            for lease in self.hosts.get(host)?.leases.iter().filter(|lease| lease.devices.contains(device)) {
+                free_at = free_at.max(Some(self.latest_end(lease.id.job)?));
             }
         }
-        let own = self.settings.hold_ms + self.settings.start_ms + limit + self.settings.release_ms;
-        free_at.is_some_and(|free_at| self.now.saturating_add(own) <= free_at)
+        free_at
     }
 
     /// When a running job's attempt ends at the latest, before what it takes to let go.

@@ -173,9 +173,7 @@ impl fmt::Display for Reason {
             }
             Self::ConsentEnded => f.write_str("a consent ended before the start"),
             Self::Denied(party, why) => write!(f, "{party}: denied: {why}"),
-            Self::Lacks(lacks) => {
-                f.write_str(&lacks.iter().map(Lack::to_string).collect::<Vec<_>>().join("; "))
-            }
+            Self::Lacks(lacks) => f.write_str(&lacks.iter().map(Lack::to_string).collect::<Vec<_>>().join("; ")),
             Self::Quota { party, what, needs, used, quota } => {
                 let what = match what {
                     Counted::Devices => "devices",

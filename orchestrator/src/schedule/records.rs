@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use shared::fleet::{HostId, Millis};
 use shared::ids::JobDigest;
 
+use super::Scheduler;
 use super::events::State;
 use super::hosts::{Host, Hosts};
 use super::jobs::Job;
 use super::queue::Queue;
 use super::settings::{Quota, Settings};
-use super::Scheduler;
 
 /// What the scheduler is rebuilt from.
 #[derive(Clone, PartialEq, Debug, Default)]

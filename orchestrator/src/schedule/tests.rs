@@ -164,7 +164,8 @@ fn a_waiting_job_names_party_and_lack() {
     fleet.event(Event::HostJoined(Box::new(taken)));
     fleet.event(Event::Drain(HostId("h2b".into()), true));
     fleet.submit(job(1, 2));
-    let waits = fleet.submit(Submission { requirements: Requirements { one_host: false, ..job(2, 4).requirements }, ..job(2, 4) });
+    let waits = fleet
+        .submit(Submission { requirements: Requirements { one_host: false, ..job(2, 4).requirements }, ..job(2, 4) });
     assert_eq!(fleet.state(waits), State::Pending);
     let reason = fleet.reason(waits);
     assert!(reason.contains("P2: needs 4 GPUs, has 2 free, 2 in use, 1 drained"), "{reason}");
@@ -175,10 +176,16 @@ fn nothing_is_held_when_one_party_refuses() {
     let mut fleet = Fleet::new(4);
     fleet.unanswered = Some(Vec::new());
     let job = fleet.submit(job(1, 4));
-    let leases: Vec<(HostId, LeaseId)> = fleet.unanswered.take().unwrap().into_iter().filter_map(|action| match action {
-        Action::Reserve { host, lease, .. } => Some((host, lease)),
-        _ => None,
-    }).collect();
+    let leases: Vec<(HostId, LeaseId)> = fleet
+        .unanswered
+        .take()
+        .unwrap()
+        .into_iter()
+        .filter_map(|action| match action {
+            Action::Reserve { host, lease, .. } => Some((host, lease)),
+            _ => None,
+        })
+        .collect();
     assert_eq!(leases.len(), 3);
     for (host, lease) in &leases[..2] {
         fleet.event(Event::Reserved(host.clone(), *lease));
@@ -290,7 +297,8 @@ fn parties_meet_where_the_network_is_short() {
     assert_eq!(fleet.hosts_of(near), ["west0", "west1", "west2"]);
     fleet.finish(near);
     // Four lanes need both sites; rank r of all parties is at one of them.
-    let wide = fleet.submit(Submission { requirements: Requirements { one_host: false, ..job(2, 4).requirements }, ..job(2, 4) });
+    let wide = fleet
+        .submit(Submission { requirements: Requirements { one_host: false, ..job(2, 4).requirements }, ..job(2, 4) });
     let parts = fleet.scheduler.job(&wide).unwrap().attempt.clone().unwrap().parts;
     for rank in 0..4 {
         let at = parts.iter().filter(|part| part.lanes.iter().any(|(lane, _)| lane.0 == rank));
@@ -348,12 +356,8 @@ fn a_job_fails_after_its_restarts_and_says_of_what() {
     let job = fleet.submit(job(1, 4));
     for epoch in 1..=3 {
         let lease = LeaseId { job, epoch: Epoch(epoch), party: PartyId::ALL[2] };
-        let failure = shared::fleet::AttemptFailure {
-            reason: "out of memory".into(),
-            permanent: false,
-            lane: None,
-            peer: None,
-        };
+        let failure =
+            shared::fleet::AttemptFailure { reason: "out of memory".into(), permanent: false, lane: None, peer: None };
         fleet.event(Event::Failed(HostId("h2".into()), lease, failure));
         fleet.wait(10_000);
     }

@@ -36,10 +36,18 @@ pub(crate) type Reports = BTreeMap<HostId, HostReport>;
 
 impl Facts {
     /// Checks the actions of one step, all of them together: a gang is asked and told in one go.
-    pub(crate) fn actions(&mut self, now: Millis, actions: &[Action], reports: &Reports, scheduler: &Scheduler) -> Result<(), String> {
+    pub(crate) fn actions(
+        &mut self,
+        now: Millis,
+        actions: &[Action],
+        reports: &Reports,
+        scheduler: &Scheduler,
+    ) -> Result<(), String> {
         for action in actions {
             match action {
-                Action::Reserve { host, lease, devices, .. } => self.reserve(now, host, *lease, devices, reports, scheduler)?,
+                Action::Reserve { host, lease, devices, .. } => {
+                    self.reserve(now, host, *lease, devices, reports, scheduler)?
+                }
                 Action::Commit { host, lease, lanes } => {
                     let devices: Vec<DeviceId> = lanes.iter().map(|(_, device)| device.clone()).collect();
                     self.commit(host, *lease, &devices)?;

@@ -22,6 +22,8 @@ use world::{Lived, Planted, World};
 
 /// Operations of a history.
 const LENGTH: usize = 500;
+/// Operations of a history in which every step waits for the disk.
+const DURABLE_LENGTH: usize = 120;
 /// Histories if nothing else is asked for.
 const SEEDS: u64 = 400;
 
@@ -53,7 +55,11 @@ fn invariants_hold_in_random_histories() {
             let _ = World::trace(Planted::Nothing, &history, is_crowded(seed));
         }
         let lines: Vec<String> = history.iter().map(|operation| format!("    {operation:?}")).collect();
-        panic!("seed {seed}: {what}\nsmallest history, {} operations: {what_is_left}\n{}", lines.len(), lines.join("\n"));
+        panic!(
+            "seed {seed}: {what}\nsmallest history, {} operations: {what_is_left}\n{}",
+            lines.len(),
+            lines.join("\n")
+        );
     }
     let seconds = began.elapsed().as_secs_f64();
     println!("{seeds} histories, {} steps, {seconds:.1} s", steps.into_inner());
@@ -86,6 +92,15 @@ fn planted_faults_are_found_and_shrunk() {
 }
 
 #[test]
+fn a_database_gives_back_the_same_scheduler() {
+    for seed in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let history = history(seed, DURABLE_LENGTH);
+        World::run_on_disk(&history, &folder.path().join("orchestrator.db")).unwrap();
+    }
+}
+
+#[test]
 fn histories_repeat() {
     assert_eq!(run(1), run(1));
 }
@@ -101,10 +116,38 @@ fn histories_lead_to_every_state_and_every_reason() {
 
 /// States, then kinds of reason.
 const EVERYTHING: &[&str] = &[
-    "pending", "awaiting-consent", "reserving", "starting", "running", "recovering", "succeeded", "failed", "cancelled",
-    "Undecided", "ConsentEnded", "Denied", "Lacks", "Quota", "Behind", "SharedMachines", "Turn", "Retrying", "Stopping",
-    "Waiting", "Working", "Refused", "Late", "HostLost", "HostForgot", "PartyFailed", "NoProgress", "TimeLimit",
-    "Deadline", "RestartsSpent", "Cancelled", "Delivered",
+    "pending",
+    "awaiting-consent",
+    "reserving",
+    "starting",
+    "running",
+    "recovering",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "Undecided",
+    "ConsentEnded",
+    "Denied",
+    "Lacks",
+    "Quota",
+    "Behind",
+    "SharedMachines",
+    "Turn",
+    "Retrying",
+    "Stopping",
+    "Waiting",
+    "Working",
+    "Refused",
+    "Late",
+    "HostLost",
+    "HostForgot",
+    "PartyFailed",
+    "NoProgress",
+    "TimeLimit",
+    "Deadline",
+    "RestartsSpent",
+    "Cancelled",
+    "Delivered",
 ];
 
 fn run(seed: u64) -> Result<Lived, String> {
@@ -113,7 +156,7 @@ fn run(seed: u64) -> Result<Lived, String> {
 
 /// Whether a crowd of small jobs comes in at the end, behind the first in line.
 fn is_crowded(seed: u64) -> bool {
-    seed % 4 == 0
+    seed.is_multiple_of(4)
 }
 
 fn number(variable: &str, default: u64) -> u64 {

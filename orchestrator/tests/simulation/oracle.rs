@@ -24,7 +24,8 @@ pub(crate) fn fits(hosts: &[&HostReport], need: &Requirements) -> bool {
             })
         }
         (false, false) => {
-            let machines: Vec<&MachineId> = hosts.iter().map(|host| &host.machine).collect::<BTreeSet<_>>().into_iter().collect();
+            let machines: Vec<&MachineId> =
+                hosts.iter().map(|host| &host.machine).collect::<BTreeSet<_>>().into_iter().collect();
             owners(hosts, need, lanes, &machines, &mut BTreeMap::new())
         }
     }
@@ -34,7 +35,8 @@ fn suitable<'a>(host: &'a HostReport, need: &Requirements) -> Vec<&'a DeviceId> 
     if !need.labels.is_subset(&host.labels) {
         return Vec::new();
     }
-    let fits = host.devices.iter().filter(|device| device.kind == need.kind && device.memory_bytes >= need.memory_bytes);
+    let fits =
+        host.devices.iter().filter(|device| device.kind == need.kind && device.memory_bytes >= need.memory_bytes);
     fits.map(|device| &device.id).collect()
 }
 

@@ -1,8 +1,10 @@
 //! A fleet, its users, and an orchestrator that may die: everything the scheduler meets, in virtual time.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use orchestrator::schedule::{Action, Consent, Event, Quota, Records, Scheduler, Settings, State};
+use orchestrator::store::{JournalEntry, Store};
 use shared::fleet::{DeviceId, DeviceKind, HeldPhase, HostId, LeaseId, Link, Millis, Requirements, Submission};
 use shared::ids::{Epoch, JobDigest, JobId, PartyId};
 
@@ -42,6 +44,8 @@ pub(crate) struct World {
     settings: Settings,
     scheduler: Scheduler,
     disk: Records,
+    /// The same on a real disk, if asked for.
+    store: Option<Store>,
     agents: Vec<Agent>,
     plans: BTreeMap<JobDigest, JobPlan>,
     order: Vec<JobDigest>,
@@ -84,6 +88,7 @@ impl World {
             scheduler: Scheduler::new(settings.clone()),
             settings,
             disk: Records::default(),
+            store: None,
             reports: agents.iter().map(|agent| (agent.report.host.clone(), agent.report.clone())).collect(),
             agents,
             plans: BTreeMap::new(),
@@ -102,6 +107,12 @@ impl World {
     /// Runs a history and lets everything come to rest; what was violated, if anything.
     pub(crate) fn run(planted: Planted, history: &[Operation], crowd: bool) -> Result<Lived, String> {
         Self::new(planted).live(history, crowd)
+    }
+
+    /// The same with a database, from which the orchestrator comes back.
+    pub(crate) fn run_on_disk(history: &[Operation], database: &Path) -> Result<Lived, String> {
+        let store = Some(Store::open(database).map_err(|error| error.to_string())?);
+        Self { store, ..Self::new(Planted::Nothing) }.live(history, false)
     }
 
     /// The same, and prints what happens.
@@ -226,7 +237,7 @@ impl World {
         if self.traced {
             actions.iter().for_each(|action| println!("{}   -> {action:?}", self.now));
         }
-        self.write_down();
+        self.write_down(&actions)?;
         let believed: Vec<Event> = actions.iter().filter_map(|action| self.misbelief(action)).collect();
         let actions = self.altered(actions);
         self.facts.actions(self.now, &actions, &self.reports, &self.scheduler)?;
@@ -259,8 +270,12 @@ impl World {
         actions
     }
 
-    fn write_down(&mut self) {
+    fn write_down(&mut self, actions: &[Action]) -> Verdict {
         let changes = self.scheduler.take_changes();
+        if let Some(store) = &mut self.store {
+            let journal = JournalEntry::of_actions(self.now, actions);
+            store.save(&changes, &journal).map_err(|error| error.to_string())?;
+        }
         for (digest, record) in changes.jobs {
             self.disk.jobs.retain(|job| job.digest() != digest);
             self.disk.jobs.extend(record);
@@ -272,6 +287,13 @@ impl World {
             }
         }
         self.disk.meta = changes.meta.unwrap_or(std::mem::take(&mut self.disk.meta));
+        Ok(())
+    }
+
+    /// What the orchestrator would come back with.
+    fn records(&self) -> Result<Records, String> {
+        let load = |store: &Store| store.load().map_err(|error| error.to_string());
+        self.store.as_ref().map_or_else(|| Ok(self.disk.clone()), load)
     }
 
     fn deliver(&mut self, action: Action) -> Verdict {
@@ -379,7 +401,7 @@ impl World {
 
     fn come_back(&mut self) -> Verdict {
         self.down_until = 0;
-        self.scheduler = Scheduler::restore(self.settings.clone(), self.disk.clone());
+        self.scheduler = Scheduler::restore(self.settings.clone(), self.records()?);
         self.event(Event::Restarted)?;
         PartyId::ALL.into_iter().try_for_each(|party| self.event(Event::DeciderJoined(party)))
     }
@@ -387,10 +409,15 @@ impl World {
     /// What is on disk gives the same scheduler, and the same actions, as never having died.
     fn compare_with_disk(&self) -> Verdict {
         let mut alive = self.scheduler.clone();
-        let mut restored = Scheduler::restore(self.settings.clone(), self.disk.clone());
+        let mut restored = Scheduler::restore(self.settings.clone(), self.records()?);
         let (a, b) = (alive.step(self.now, Event::Restarted), restored.step(self.now, Event::Restarted));
-        let same = a == b && { alive.take_changes() == restored.take_changes() } && alive == restored;
-        if same { Ok(()) } else { Err(format!("the records give another scheduler: {}", difference(&alive, &restored))) }
+        _ = (alive.take_changes(), restored.take_changes());
+        let same = a == b && alive == restored;
+        if same {
+            Ok(())
+        } else {
+            Err(format!("the records give another scheduler: {}", difference(&alive, &restored)))
+        }
     }
 
     /// A slice of time: clock, answers of users, heartbeats, messages both ways, work.
@@ -467,14 +494,17 @@ impl World {
     fn work(&mut self, ms: Millis) -> Verdict {
         let mut running: BTreeMap<(JobDigest, Epoch), BTreeMap<PartyId, usize>> = BTreeMap::new();
         for agent in &self.agents {
-            for (lease, hold) in agent.holds.iter().filter(|(_, hold)| hold.phase == HeldPhase::Running && !hold.hangs) {
-                *running.entry((lease.job, lease.epoch)).or_default().entry(lease.party).or_default() += hold.devices.len();
+            for (lease, hold) in agent.holds.iter().filter(|(_, hold)| hold.phase == HeldPhase::Running && !hold.hangs)
+            {
+                *running.entry((lease.job, lease.epoch)).or_default().entry(lease.party).or_default() +=
+                    hold.devices.len();
             }
         }
         let epochs: BTreeSet<JobDigest> = running.keys().map(|(job, _)| *job).collect();
         if epochs.len() < running.len() {
             // Two attempts of one job may be alive where a host is cut off; both complete would be two results.
-            let complete = |job: &JobDigest| running.iter().filter(|((of, _), parties)| of == job && parties.len() == 3).count();
+            let complete =
+                |job: &JobDigest| running.iter().filter(|((of, _), parties)| of == job && parties.len() == 3).count();
             if let Some(job) = epochs.iter().find(|job| complete(job) > 1) {
                 return Err(format!("two attempts of {job:?} run at all parties"));
             }
@@ -494,7 +524,7 @@ impl World {
                         hold.phase = HeldPhase::Done;
                         agent.outbox.push_back(Event::Done(host.clone(), *lease));
                     } else {
-                        agent.outbox.push_back(Event::Progress(*lease, hold.worked_ms / 100, steps));
+                        agent.outbox.push_back(Event::Progress(host.clone(), *lease, hold.worked_ms / 100, steps));
                     }
                 }
             }
@@ -521,7 +551,8 @@ impl World {
             self.event(Event::SetQuota(party, Quota::default()))?;
         }
         self.all_approve = true;
-        let waiting: Vec<JobDigest> = self.scheduler.jobs().filter(|job| !job.state.is_end()).map(|job| job.digest()).collect();
+        let waiting: Vec<JobDigest> =
+            self.scheduler.jobs().filter(|job| !job.state.is_end()).map(|job| job.digest()).collect();
         for (job, party) in waiting.iter().flat_map(|job| PartyId::ALL.map(|party| (*job, party))) {
             self.decide(job, party, Epoch(1), Decision::Approve)?;
         }
