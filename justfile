@@ -12,6 +12,14 @@ check:
 test:
     cargo test --release
 
+# The scheduler in random histories; a failure prints its seed and the smallest history that shows it.
+simulate seeds="10000":
+    TREFOIL_SIMULATION_SEEDS={{seeds}} cargo test --release -p orchestrator --test simulation -- --nocapture invariants
+
+# How long a scheduling decision takes with 1,000 hosts and 10,000 jobs.
+load:
+    cargo test --release -p orchestrator --test load -- --ignored --nocapture
+
 # Tests that need a GPU.
 gpu-test:
     cargo test --release -p party-node --all-features -- --ignored cuda
