@@ -149,6 +149,25 @@ proptest! {
         changed(&gpu, &x, |v| gpu.trunc_finish(v, dy.span(), dz.span(), shift), |v| host::trunc_finish(v, &y, &z, shift))?;
         changed(&gpu, &x, |v| gpu.sub_shifted(v, dy.span(), 64 - shift), |v| host::sub_shifted(v, &y, 64 - shift))?;
         changed(&gpu, &x, |v| gpu.shift_right(v, shift), |v| host::shift_right(v, shift))?;
+
+        let (mut opened, mut own) = (gpu.upload(&x), gpu.upload(&z));
+        let wrap = gpu.trunc_open(opened.span_mut(), dy.span(), 1 << 62, dz.span(), dx.span(), shift);
+        let (mut want, mut want_own) = (x.clone(), z.clone());
+        host::add_bytes(&mut want, bytemuck::cast_slice(&y), 1 << 62);
+        let want_wrap = host::trunc_wrap(&want, &z, &x, shift);
+        same(&gpu, &opened, &want)?;
+        same(&gpu, &wrap, &want_wrap)?;
+        gpu.trunc_close(opened.span_mut(), own.span_mut(), [wrap.span(), dy.span()], dx.span(), shift);
+        host::trunc_finish(&mut want, &want_wrap, &y, shift);
+        host::sub_shifted(&mut want_own, &x, 64 - shift);
+        same(&gpu, &opened, &want)?;
+        same(&gpu, &own, &want_own)?;
+        gpu.exchange_close(opened.span_mut(), own.span_mut(), [dx.span(), dy.span()]);
+        host::add_assign(&mut want, &x);
+        host::add_assign(&mut want, &y);
+        host::negate(&mut want_own);
+        same(&gpu, &opened, &want)?;
+        same(&gpu, &own, &want_own)?;
         for flip in [0, u64::MAX] {
             let low: Vec<u64> = x.iter().map(|x| (x ^ flip) & ((1 << shift) - 1)).collect();
             same(&gpu, &gpu.masked_bits(dx.span(), flip, shift), &low)?;
@@ -199,6 +218,23 @@ proptest! {
         changed(&gpu, &start, |v| gpu.keystream_add(&key, nonce, v), |v| host::add_assign(v, &stream))?;
         changed(&gpu, &start, |v| gpu.keystream_sub(&key, nonce, v), |v| host::sub_assign(v, &stream))?;
         changed(&gpu, &start, |v| gpu.keystream_xor(&key, nonce, v), |v| host::xor_assign(v, &stream))?;
+        let mut negated = stream.clone();
+        host::negate(&mut negated);
+        same(&gpu, &gpu.keystream_negated(&key, nonce, n), &negated)?;
+        changed(
+            &gpu,
+            &start,
+            |v| same(&gpu, &gpu.keystream_deal(&key, nonce, v), &stream).unwrap(),
+            |v| host::sub_assign(v, &stream),
+        )?;
+        let (other_key, other_nonce, mut other) = (key.map(|word| !word), [nonce[2], 1, 2], vec![0; n]);
+        reference::keystream(&other_key, other_nonce, &mut other);
+        let both = [(&key, nonce), (&other_key, other_nonce)];
+        same(&gpu, &gpu.keystreams_of_bits(both, n), &xor(&stream, &other))?;
+        changed(&gpu, &start, |v| gpu.keystreams_add(both, v), |v| {
+            host::add_assign(v, &stream);
+            host::add_assign(v, &other);
+        })?;
     }
 
     #[test]
