@@ -17,7 +17,7 @@ use super::reasons::{Counted, Reason};
 use super::settings::Quota;
 
 /// Searches for a place per step: bounds the time of a decision. What is left is looked at in the next step.
-const SEARCHES_MAX: u32 = 32;
+const SEARCHES_MAX: u32 = 8;
 
 /// Kinds of job whose chances are remembered; beyond that, those that nobody asks for are forgotten.
 const SHAPES_MAX: usize = 50_000;
