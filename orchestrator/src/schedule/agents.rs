@@ -1,12 +1,10 @@
 //! Hosts that come, go and come back. What a host reports is the truth about what it holds; what it holds without need
 //! it is told to let go.
 
-use std::collections::BTreeSet;
-
 use shared::fleet::{Held, HeldPhase, HostId, HostReport, LeaseId, Millis};
 
 use super::Scheduler;
-use super::events::{Action, State};
+use super::events::Action;
 use super::hosts::{Lease, Presence};
 use super::jobs::PartPhase;
 use super::reasons::Reason;
@@ -23,17 +21,12 @@ impl Scheduler {
                 host.links.clear();
             });
         }
-        let mut reminders = BTreeSet::new();
-        let mut waiting = BTreeSet::new();
         for job in self.jobs.values_mut() {
             job.alive_at = now;
             job.progress.clear();
-            if matches!(job.state, State::Pending | State::Recovering) {
-                waiting.insert(job.turn());
-                reminders.insert(job.not_before);
-            }
         }
-        self.queue.restart(waiting, reminders);
+        self.queue = super::Queue::default();
+        self.requeue();
     }
 
     /// A pause of the orchestrator is nobody else's silence.
@@ -94,7 +87,9 @@ impl Scheduler {
             if self.part(id, lease).is_some() {
                 self.lose_attempt(lease.job, Reason::HostLost(lease.party, id.clone()));
             }
-            self.stopped(id, lease);
+            if self.hosts.get(id).is_none() {
+                self.stopped(id, lease);
+            }
         }
     }
 
@@ -133,7 +128,8 @@ impl Scheduler {
         });
         let Some(part) = self.part(id, lease) else {
             let grace_ms = self.settings.stop_grace_ms;
-            self.release(id, lease, grace_ms);
+            let ran = phase != HeldPhase::Reserved;
+            self.release(id, lease, ran, grace_ms);
             return;
         };
         let (mine, lanes) = (part.phase, part.lanes.clone());

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use shared::fleet::{AttemptFailure, HostId, LeaseId, Millis};
-use shared::ids::{JobDigest, Lane, PartyId};
+use shared::ids::{Epoch, JobDigest, Lane, PartyId};
 
 use super::Scheduler;
 use super::events::{Action, State};
-use super::hosts::Lease;
-use super::jobs::{Attempt, Part, PartPhase};
+use super::hosts::{Lease, Presence};
+use super::jobs::{Attempt, Job, Part, PartPhase, Remnant};
 use super::placement::Placement;
 use super::reasons::Reason;
 
@@ -159,7 +159,9 @@ impl Scheduler {
     /// An old part is gone, or as good as: the next attempt need not wait for it.
     pub(super) fn stopped(&mut self, host: &HostId, lease: LeaseId) {
         let Some(job) = self.jobs.get_mut(&lease.job) else { return };
-        if job.stopping.remove(&(host.clone(), lease)) {
+        let before = job.stopping.len();
+        job.stopping.retain(|remnant| remnant.lease != lease || remnant.host != *host);
+        if job.stopping.len() < before {
             self.changed_jobs.insert(lease.job);
             self.queue.room_grew();
         }
@@ -198,15 +200,15 @@ impl Scheduler {
     pub(super) fn release_parts(&mut self, digest: JobDigest, attempt: &Attempt, grace_ms: Millis) {
         for part in &attempt.parts {
             let lease = LeaseId { job: digest, epoch: attempt.epoch, party: part.party };
-            self.release(&part.host, lease, grace_ms);
+            self.release(&part.host, lease, attempt.committed_at.is_some(), grace_ms);
         }
     }
 
-    /// Has a host let go of a lease that it holds, or may hold; while it may come to that, the job waits.
-    pub(super) fn release(&mut self, host_id: &HostId, lease: LeaseId, grace_ms: Millis) {
+    /// Has a host let go of a lease that it holds, or may hold; `ran` if more than a reservation may be there.
+    pub(super) fn release(&mut self, host_id: &HostId, lease: LeaseId, ran: bool, grace_ms: Millis) {
         let now = self.now;
         let Some(host) = self.hosts.get(host_id) else { return };
-        let (connected, lost) = (host.is_connected(), host.presence == super::Presence::Lost);
+        let connected = host.is_connected();
         if !host.leases.iter().any(|held| held.id == lease) {
             return;
         }
@@ -218,10 +220,32 @@ impl Scheduler {
         if connected {
             self.actions.push(Action::Release { host: host_id.clone(), lease, grace_ms });
         }
-        if let Some(job) = self.jobs.get_mut(&lease.job).filter(|job| !lost && !job.state.is_end()) {
-            job.stopping.insert((host_id.clone(), lease));
+        if let Some(job) = self.jobs.get_mut(&lease.job).filter(|job| !job.state.is_end()) {
+            job.stopping.insert(Remnant { host: host_id.clone(), lease, ran });
             self.changed_jobs.insert(lease.job);
         }
+    }
+
+    /// Why the next attempt cannot begin yet. Hosts that can answer are waited for. Of the others nobody knows whether they
+    /// still run, which is harmless while one party of the attempt is known to be gone: without it nothing is computed and
+    /// nothing revealed.
+    pub(super) fn may_still_run(&self, job: &Job) -> Option<Reason> {
+        let mut stopping = Vec::new();
+        let mut unknown: BTreeMap<Epoch, BTreeMap<PartyId, &HostId>> = BTreeMap::new();
+        for Remnant { host: id, lease, ran } in &job.stopping {
+            let Some(host) = self.hosts.get(id) else { continue };
+            let Some(held) = host.leases.iter().find(|held| held.id == *lease) else { continue };
+            if host.presence != Presence::Lost && !held.overdue {
+                stopping.push((lease.party, id.clone()));
+            } else if *ran {
+                unknown.entry(lease.epoch).or_default().insert(lease.party, id);
+            }
+        }
+        if !stopping.is_empty() {
+            return Some(Reason::Stopping(stopping));
+        }
+        let whole = unknown.into_values().find(|parties| parties.len() == PartyId::ALL.len())?;
+        Some(Reason::Unaccounted(whole.into_iter().map(|(party, host)| (party, host.clone())).collect()))
     }
 
     /// The part of the attempt under way that a lease names, to be changed.

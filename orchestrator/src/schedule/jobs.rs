@@ -37,14 +37,25 @@ pub struct Job {
     pub not_before: Millis,
     /// The attempt under way.
     pub attempt: Option<Attempt>,
-    /// Parts of earlier attempts that must be gone before the next begins.
-    pub stopping: BTreeSet<(HostId, LeaseId)>,
+    /// What may be left of earlier attempts.
+    pub stopping: BTreeSet<Remnant>,
     /// Last step that each party told.
     #[serde(skip)]
     pub(super) progress: BTreeMap<PartyId, (u64, u64)>,
     /// When anything was last heard of its work, or its attempt entered its state.
     #[serde(skip)]
     pub(super) alive_at: Millis,
+}
+
+/// A part of an earlier attempt of which its host has not said that it is gone.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+pub struct Remnant {
+    /// Where.
+    pub host: HostId,
+    /// Of which attempt and party.
+    pub lease: LeaseId,
+    /// Whether it was told to start.
+    pub ran: bool,
 }
 
 /// Three parties' parts, placed together.
@@ -176,9 +187,6 @@ impl Job {
                 Some(Reason::Working { step: slowest.map(|(party, (step, steps))| (*party, *step, *steps)) })
             }
             State::Succeeded | State::Failed | State::Cancelled => self.cause.clone(),
-            State::Pending | State::Recovering if !self.stopping.is_empty() => {
-                Some(Reason::Stopping(self.stopping.iter().map(|(host, lease)| (lease.party, host.clone())).collect()))
-            }
             State::Pending | State::Recovering => {
                 let after = self.cause.clone().filter(|_| now < self.not_before)?;
                 Some(Reason::Retrying { at: self.not_before, after: Box::new(after) })

@@ -34,7 +34,7 @@ use shared::ids::{JobDigest, PartyId};
 
 pub use events::{Action, Consent, Event, State};
 pub use hosts::{Host, Lease, Presence};
-pub use jobs::{Attempt, Job, Part, PartPhase};
+pub use jobs::{Attempt, Job, Part, PartPhase, Remnant};
 pub use reasons::{Counted, Lack, Reason, Task};
 pub use records::{Changes, Meta, Records};
 pub use settings::{Quota, Settings};
@@ -159,7 +159,9 @@ impl Scheduler {
 
     /// Why a job is where it is.
     pub fn reason(&self, job: &Job) -> Reason {
-        job.own_reason(self.now).unwrap_or_else(|| self.waits_for(job))
+        let in_line = matches!(job.state, State::Pending | State::Recovering);
+        let stopping = if in_line { self.may_still_run(job) } else { None };
+        stopping.or_else(|| job.own_reason(self.now)).unwrap_or_else(|| self.waits_for(job))
     }
 
     /// Changes a job that is to be written down.
@@ -176,7 +178,7 @@ impl Scheduler {
         (job.state, job.since, job.alive_at) = (state, now, now);
         let turn = job.turn();
         if matches!(state, State::Pending | State::Recovering) {
-            self.queue.add(turn);
+            self.enqueue(digest);
         } else {
             self.queue.remove(&turn);
         }

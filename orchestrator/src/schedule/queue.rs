@@ -3,11 +3,13 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use shared::fleet::{DeviceId, HostId, Millis, Requirements};
 use shared::ids::{JobDigest, PartyId};
 
 use super::Scheduler;
+use super::events::State;
 use super::hosts::{Presence, Use};
 use super::jobs::Job;
 use super::placement::{Devices, Mode, Placement, View};
@@ -15,10 +17,10 @@ use super::reasons::{Counted, Reason};
 use super::settings::Quota;
 
 /// Searches for a place per step: bounds the time of a decision. What is left is looked at in the next step.
-const SEARCHES_MAX: u32 = 32;
+const SEARCHES_MAX: u32 = 8;
 
-/// Kinds of job whose chances are remembered; then all are forgotten and found out again.
-const REMEMBERED_MAX: usize = 20_000;
+/// Kinds of job whose chances are remembered; beyond that, those that nobody asks for are forgotten.
+const SHAPES_MAX: usize = 50_000;
 
 /// A place in line: lower is earlier.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -37,17 +39,33 @@ impl Turn {
 /// Jobs that wait for devices, and what is known of their chances.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Queue {
-    waiting: BTreeSet<Turn>,
+    waiting: BTreeMap<Turn, Shape>,
+    shapes: BTreeMap<Requirements, Shape>,
+    chances: Vec<Chances>,
     /// The first in line and the devices kept for it.
     claim: Option<Claim>,
-    /// Whether the fleet could hold such a job if it were alone.
-    fits_alone: BTreeMap<Requirements, bool>,
-    /// There was no room for such a job, with or without what is kept, since a device last became free.
-    no_room: BTreeSet<(Requirements, bool)>,
-    /// Something changed that the queue has not been looked at for.
+    /// Something changed that the whole line has not been looked at for.
     stale: bool,
+    /// Jobs that joined the line since.
+    fresh: BTreeSet<Turn>,
+    /// Where the last look ended because it had searched enough, and who was first in line then.
+    stopped_at: Option<(Turn, Option<JobDigest>)>,
     /// Times at which something becomes possible.
     reminders: BTreeSet<Millis>,
+}
+
+/// Index of [`Chances`]: jobs with the same requirements share theirs.
+type Shape = usize;
+
+/// What is known of jobs with the same requirements.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+struct Chances {
+    /// Whether the fleet could hold one if it were alone.
+    fits_alone: Option<bool>,
+    /// There is no room for one since a device last became free, not even with what is kept.
+    no_room: bool,
+    /// Nor beside what is kept.
+    no_room_beside: bool,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -58,13 +76,23 @@ struct Claim {
 }
 
 impl Queue {
-    pub(super) fn add(&mut self, turn: Turn) {
-        self.waiting.insert(turn);
-        self.stale = true;
+    fn add(&mut self, turn: Turn, need: &Requirements) {
+        let shape = match self.shapes.get(need) {
+            Some(&shape) => shape,
+            None => {
+                self.chances.push(Chances::default());
+                self.shapes.insert(need.clone(), self.chances.len() - 1);
+                self.chances.len() - 1
+            }
+        };
+        self.waiting.insert(turn, shape);
+        self.fresh.insert(turn);
+        self.stopped_at = self.stopped_at.filter(|(at, _)| *at < turn);
     }
 
     pub(super) fn remove(&mut self, turn: &Turn) {
         self.waiting.remove(turn);
+        self.fresh.remove(turn);
         if self.claim.as_ref().is_some_and(|claim| claim.job == turn.job) {
             self.drop_claim();
         }
@@ -84,18 +112,18 @@ impl Queue {
 
     /// Something may be possible that was not.
     pub(super) fn room_grew(&mut self) {
-        self.no_room.clear();
-        self.stale = true;
-    }
-
-    /// Begins again with these in line.
-    pub(super) fn restart(&mut self, waiting: BTreeSet<Turn>, reminders: BTreeSet<Millis>) {
-        *self = Self { waiting, reminders, stale: true, ..Self::default() };
+        self.chances.iter_mut().for_each(|chances| (chances.no_room, chances.no_room_beside) = (false, false));
+        self.look_at_all();
     }
 
     fn fleet_changed(&mut self) {
-        self.fits_alone.clear();
-        self.room_grew();
+        self.chances.fill(Chances::default());
+        self.look_at_all();
+    }
+
+    fn look_at_all(&mut self) {
+        self.stale = true;
+        self.stopped_at = None;
     }
 
     fn drop_claim(&mut self) {
@@ -114,6 +142,24 @@ struct Pass {
 }
 
 impl Scheduler {
+    /// Puts a job in line.
+    pub(super) fn enqueue(&mut self, digest: JobDigest) {
+        if self.queue.shapes.len() > SHAPES_MAX {
+            self.requeue();
+        }
+        let Some(job) = self.jobs.get(&digest) else { return };
+        self.queue.add(job.turn(), &job.submission.requirements);
+    }
+
+    /// Makes the line anew from the jobs that wait; what was remembered and nobody asks for is gone.
+    pub(super) fn requeue(&mut self) {
+        self.queue = Queue { reminders: std::mem::take(&mut self.queue.reminders), stale: true, ..Queue::default() };
+        for job in self.jobs.values().filter(|job| matches!(job.state, State::Pending | State::Recovering)) {
+            self.queue.add(job.turn(), &job.submission.requirements);
+            self.queue.reminders.insert(job.not_before);
+        }
+    }
+
     /// Starts attempts of whatever fits.
     pub(super) fn look_at_queue(&mut self) {
         if std::mem::take(&mut self.hosts.reshaped) {
@@ -122,33 +168,60 @@ impl Scheduler {
         if std::mem::take(&mut self.hosts.grown) {
             self.queue.room_grew();
         }
-        if !std::mem::take(&mut self.queue.stale) {
-            return;
-        }
+        let fresh = std::mem::take(&mut self.queue.fresh);
         let mut pass = Pass { searches: SEARCHES_MAX, first: None, claim_free_at: None };
-        let line: Vec<JobDigest> = self.queue.waiting.iter().map(|turn| turn.job).collect();
-        for job in line {
-            if !self.consider(job, &mut pass) {
+        if !self.queue.stale {
+            let Some(foremost) = fresh.first() else { return };
+            let claim = self.queue.claim.as_ref().and_then(|claim| self.jobs.get(&claim.job));
+            if let Some(first) = claim.filter(|first| first.turn() < *foremost) {
+                // Nothing changed for those who waited: only the new ones have a chance.
+                pass.first = Some(first.digest());
+                let fresh = fresh.iter().filter_map(|turn| Some((*turn, *self.queue.waiting.get(turn)?)));
+                let fresh: Vec<(Turn, Shape)> = fresh.collect();
+                self.look_at(&fresh, &mut pass);
                 return;
             }
         }
-        if pass.first.is_none() && self.queue.claim.is_some() {
+        self.queue.stale = false;
+        let from = match self.queue.stopped_at.take() {
+            Some((turn, first)) => {
+                pass.first = first;
+                Bound::Included(turn)
+            }
+            None => Bound::Unbounded,
+        };
+        let line = self.queue.waiting.range((from, Bound::Unbounded)).map(|(turn, shape)| (*turn, *shape));
+        let line: Vec<(Turn, Shape)> = line.collect();
+        if self.look_at(&line, &mut pass) && pass.first.is_none() && self.queue.claim.is_some() {
             self.queue.drop_claim();
         }
     }
 
-    /// Looks at one job in its turn; whether there is a point in looking at more.
-    fn consider(&mut self, digest: JobDigest, pass: &mut Pass) -> bool {
-        if pass.searches == 0 {
-            self.queue.stale = true;
-            return false;
+    /// Looks at jobs in their turn; whether all were looked at.
+    fn look_at(&mut self, line: &[(Turn, Shape)], pass: &mut Pass) -> bool {
+        for &(turn, shape) in line {
+            if pass.first.is_some() && self.queue.chances[shape].no_room {
+                continue;
+            }
+            if pass.searches == 0 {
+                (self.queue.stale, self.queue.stopped_at) = (true, Some((turn, pass.first)));
+                return false;
+            }
+            if !self.consider(turn.job, shape, pass) {
+                return false;
+            }
         }
+        true
+    }
+
+    /// Looks at one job; whether there is a point in looking at more.
+    fn consider(&mut self, digest: JobDigest, shape: Shape, pass: &mut Pass) -> bool {
         let Some(job) = self.jobs.get(&digest) else { return true };
         if job.without_consent(self.now).next().is_some() {
             self.ask_consents(digest);
             return true;
         }
-        if !self.fits_alone(digest, pass) {
+        if !self.fits_alone(digest, shape, pass) {
             return true;
         }
         let is_first = pass.first.is_none();
@@ -157,13 +230,13 @@ impl Scheduler {
             self.renew_claim(digest, pass);
         }
         let Some(job) = self.jobs.get(&digest) else { return true };
-        if self.now < job.not_before || !job.stopping.is_empty() || self.over_quota(job).is_some() {
+        if self.now < job.not_before || self.may_still_run(job).is_some() || self.over_quota(job).is_some() {
             return true;
         }
         if PartyId::ALL.into_iter().any(|party| self.hosts.idle(party) == 0) {
             return false;
         }
-        if let Some(placement) = self.find_room(digest, is_first, pass) {
+        if let Some(placement) = self.find_room(digest, shape, is_first, pass) {
             self.reserve(digest, placement);
             if is_first {
                 // The next in line is the first now, and what was kept for this one is used or free.
@@ -173,32 +246,27 @@ impl Scheduler {
         true
     }
 
-    fn find_room(&mut self, digest: JobDigest, is_first: bool, pass: &mut Pass) -> Option<Placement> {
+    fn find_room(&mut self, digest: JobDigest, shape: Shape, is_first: bool, pass: &mut Pass) -> Option<Placement> {
         let job = self.jobs.get(&digest)?;
-        let mut key = (job.submission.requirements.clone(), true);
-        if !is_first && self.queue.no_room.contains(&key) {
+        let passes_claim = is_first || self.ends_before_claim(job, pass);
+        let known = self.queue.chances[shape];
+        if !is_first && (known.no_room || known.no_room_beside && !passes_claim) {
             return None;
         }
-        key.1 = is_first || self.ends_before_claim(job, pass);
-        if !is_first && self.queue.no_room.contains(&key) {
-            return None;
-        }
-        let passes_claim = key.1;
-        pass.searches -= 1;
+        pass.searches = pass.searches.saturating_sub(1);
         let kept = self.queue.claim.as_ref().filter(|_| !passes_claim).map(|claim| &claim.devices);
-        let view = View { hosts: &self.hosts, now: self.now, mode: Mode::Now { kept }, need: &key.0 };
-        let placement = view.place();
-        if placement.is_none() && !is_first {
-            if self.queue.no_room.len() >= REMEMBERED_MAX {
-                self.queue.no_room.clear();
-            }
-            self.queue.no_room.insert(key);
+        let (mode, need) = (Mode::Now { kept }, &job.submission.requirements);
+        let placement = View { hosts: &self.hosts, now: self.now, mode, need }.place();
+        if placement.is_none() {
+            let chances = &mut self.queue.chances[shape];
+            chances.no_room_beside = true;
+            chances.no_room |= passes_claim;
         }
         placement
     }
 
     /// Whether the job could run if nothing else did.
-    fn fits_alone(&mut self, digest: JobDigest, pass: &mut Pass) -> bool {
+    fn fits_alone(&mut self, digest: JobDigest, shape: Shape, pass: &mut Pass) -> bool {
         let Some(job) = self.jobs.get(&digest) else { return false };
         let need = &job.submission.requirements;
         let too_much = |party: PartyId| {
@@ -208,16 +276,12 @@ impl Scheduler {
         if PartyId::ALL.into_iter().any(too_much) {
             return false;
         }
-        if let Some(&known) = self.queue.fits_alone.get(need) {
+        if let Some(known) = self.queue.chances[shape].fits_alone {
             return known;
         }
         pass.searches = pass.searches.saturating_sub(1);
         let fits = View { hosts: &self.hosts, now: self.now, mode: Mode::Alone, need }.fits();
-        let need = need.clone();
-        if self.queue.fits_alone.len() >= REMEMBERED_MAX {
-            self.queue.fits_alone.clear();
-        }
-        self.queue.fits_alone.insert(need, fits);
+        self.queue.chances[shape].fits_alone = Some(fits);
         fits
     }
 

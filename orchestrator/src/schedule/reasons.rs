@@ -52,6 +52,8 @@ pub enum Reason {
     },
     /// Parts of the last attempt still stop on these hosts.
     Stopping(Vec<(PartyId, HostId)>),
+    /// None of the parties' hosts can say whether the last attempt still runs, so no other may begin.
+    Unaccounted(Vec<(PartyId, HostId)>),
     /// Waits for these hosts to do what they were asked.
     Waiting(Task, Vec<(PartyId, HostId)>),
     /// All is well.
@@ -188,6 +190,10 @@ impl fmt::Display for Reason {
             Self::Turn => f.write_str("its turn comes with the next decision"),
             Self::Retrying { after, .. } => write!(f, "another attempt follows: {after}"),
             Self::Stopping(hosts) => write!(f, "waits for the last attempt to stop: {}", listed(hosts)),
+            Self::Unaccounted(hosts) => {
+                write!(f, "the last attempt may still run, and no host can tell: {}; ", listed(hosts))?;
+                f.write_str("one of them must come back, or be declared gone")
+            }
             Self::Waiting(task, hosts) => write!(f, "waits for {}: {}", task.text(), listed(hosts)),
             Self::Working { step: None } => f.write_str("all parties run"),
             Self::Working { step: Some((party, step, steps)) } => write!(f, "{party}: step {step} of {steps}"),

@@ -351,6 +351,21 @@ fn a_silent_host_ends_the_attempt_and_the_job_moves() {
 }
 
 #[test]
+fn no_attempt_begins_while_the_one_before_may_still_run_whole() {
+    let mut fleet = Fleet::new(4);
+    let job = fleet.submit(job(1, 4));
+    (0..3).for_each(|party| fleet.join(&format!("spare{party}"), party, 4, None));
+    (0..3).for_each(|party| fleet.event(Event::HostAway(HostId(format!("h{party}").into()))));
+    // Its hosts may see each other though the orchestrator sees none of them.
+    fleet.wait(20_000);
+    assert_eq!(fleet.state(job), State::Recovering);
+    assert!(fleet.reason(job).contains("may still run, and no host can tell: P0 on h0, P1 on h1, P2 on h2"));
+    // Without one of its parties it computes nothing.
+    fleet.event(Event::HostJoined(Box::new(report("h1", 1, 4, None))));
+    assert_eq!((fleet.state(job), fleet.hosts_of(job)[0].as_str()), (State::Running, "spare0"));
+}
+
+#[test]
 fn a_job_fails_after_its_restarts_and_says_of_what() {
     let mut fleet = Fleet::new(4);
     let job = fleet.submit(job(1, 4));

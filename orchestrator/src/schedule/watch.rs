@@ -49,7 +49,7 @@ impl Scheduler {
         lost.iter().for_each(|host| self.host_lost(host));
     }
 
-    /// A host that does not let go keeps its devices to itself; its job waits for it no longer.
+    /// A host that does not let go keeps its devices to itself; its job need not wait for it alone.
     fn watch_releases(&mut self) {
         let overdue = |since: Millis| self.now.saturating_sub(since) > self.settings.release_ms;
         let stuck: Vec<(HostId, LeaseId)> = self
@@ -61,7 +61,6 @@ impl Scheduler {
             .collect();
         for (host, lease) in stuck {
             self.hosts.update(&host, |host| _ = host.lease(lease).map(|lease| lease.overdue = true));
-            self.stopped(&host, lease);
         }
     }
 

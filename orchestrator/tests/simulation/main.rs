@@ -135,6 +135,7 @@ const EVERYTHING: &[&str] = &[
     "Turn",
     "Retrying",
     "Stopping",
+    "Unaccounted",
     "Waiting",
     "Working",
     "Refused",
