@@ -26,8 +26,10 @@ examples:
 bench:
     cargo run --release --bin mpc-launch -- bench w1 --output json
     cargo run --release --bin mpc-launch -- bench w2 --output json
+    cargo run --release --bin mpc-launch -- bench w3 --output json
     cargo run --release --bin mpc-launch -- bench w4 --output json
     cargo run --release --bin mpc-launch -- bench w5 --output json
+    cargo run --release --bin mpc-launch -- bench micro --output json
 
 # Three network namespaces, LAN, metro and WAN: what the reference workloads take and what `plan` predicts. Needs root.
 netbench *flags:

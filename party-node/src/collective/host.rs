@@ -44,7 +44,7 @@ impl Collective for HostMember {
 
     fn reduce_scatter(&mut self, data: &Words) -> Result<Words, CollectiveError> {
         let own = shard_range(data.len(), self.rank, self.size());
-        let turn = self.exchange(Operation::ReduceScatter(data.len()), &data.all().on_host())?;
+        let turn = self.exchange(Operation::ReduceScatter(data.len()), &data.all().fetched())?;
         let mut shard = data.at(own.clone()).to_words();
         for (_, slot) in self.group.slots[turn].iter().enumerate().filter(|(lane, _)| *lane != self.rank) {
             add_assign(&mut shard, &slot.shown()[own.clone()]);
@@ -54,7 +54,7 @@ impl Collective for HostMember {
 
     fn all_gather(&mut self, shard: &Words, total_len: usize) -> Result<Words, CollectiveError> {
         let mut all = Vec::with_capacity(total_len);
-        self.gather(&shard.all().on_host(), total_len, |words| all.extend_from_slice(words))?;
+        self.gather(&shard.all().fetched(), total_len, |words| all.extend_from_slice(words))?;
         Ok(shard.all().beside(all))
     }
 

@@ -34,7 +34,6 @@ impl Gpu {
         self.stream("keystream_xor", key, nonce, out);
     }
 
-    #[allow(clippy::needless_pass_by_value, reason = "a span to change is given away")]
     fn stream(&self, kernel: &'static str, key: &Key, nonce: [u32; 3], out: SpanMut<'_>) {
         assert!(u32::try_from(out.len().div_ceil(8)).is_ok(), "a stream is shorter than 256 GiB");
         let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
