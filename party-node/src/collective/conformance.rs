@@ -127,7 +127,7 @@ fn lanes_that_disagree_are_told_so(make: &Make) {
 
 fn an_error_stays(make: &Make) {
     let results = on_lanes(make(3, PATIENT), |mut lane| {
-        lane.barrier().unwrap();
+        lane.all_reduce(&mut Words::from(vec![5])).unwrap();
         if lane.rank() == 1 {
             lane.abort();
         }

@@ -177,9 +177,10 @@ fn tell(reports: &Reports, message: &FromParty) -> Result<(), Failure> {
     reports.send(message).map_err(|e| control(&e))
 }
 
-/// A device for each lane. All parties may be on this machine, so each begins at a GPU of its own.
+/// A device for each lane. All parties may be on this machine, so each begins where the one before it ends.
 fn open_devices(setup: &Setup) -> Result<Opened, Failure> {
-    let (lanes, spread) = (setup.job.lanes.into(), [setup.party.index(), PartyId::ALL.len()]);
+    let lanes = usize::from(setup.job.lanes);
+    let spread = [setup.party.index() * lanes, 1];
     let opened = compute::open(setup.device, lanes, spread, setup.oversubscribe, setup.job.threads);
     let opened = opened.map_err(|error| failure(FailureKind::Job, error.to_string()))?;
     info!("{}", opened.remark);
