@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use crate::scaling::Link;
+
 const EXAMPLES: &str = "\
 Examples:
   mpc-launch --gpus 4 --parties 3                   train on the built-in Breast Cancer data
@@ -61,7 +63,7 @@ pub(crate) enum Verb {
     /// Show what a job will cost and reveal, without running it
     Plan(Box<PlanArgs>),
     /// Measure a reference workload with the same processes and the same wire
-    Bench(BenchArgs),
+    Bench(BenchCommand),
     /// Be one party; started by `run`, takes its orders on standard input
     #[command(hide = true)]
     Party {
@@ -213,6 +215,101 @@ pub(crate) struct PlanArgs {
     /// Share of packets that get lost on the way, for the prediction
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(crate) packet_loss: f64,
+    /// Link of each host to the other parties, in one word: rate, round trip, and loss if any (100gbit,0.1ms)
+    #[arg(long, value_name = "RATE,TIME[,LOSS]", conflicts_with_all = ["rtt_ms", "bandwidth_mbit", "packet_loss"])]
+    pub(crate) net: Option<Link>,
+    /// What lanes compute on, for the prediction: cpu, or h200, a model that was never measured [default: this machine]
+    #[arg(long, value_name = "NAME", conflicts_with = "calibration")]
+    pub(crate) device: Option<String>,
+    /// The same from a file of your own (docs/formats.md)
+    #[arg(long, value_name = "TOML")]
+    pub(crate) calibration: Option<PathBuf>,
+}
+
+/// `bench`: a workload, or a verb of its own.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct BenchCommand {
+    /// What else can be measured.
+    #[command(subcommand)]
+    pub(crate) verb: Option<BenchVerb>,
+    /// A workload and how to measure it.
+    #[command(flatten)]
+    pub(crate) workload: Option<BenchArgs>,
+}
+
+/// Verbs of `bench`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchVerb {
+    /// Measure what more lanes bring, beside the ideal, the ceiling and the prediction
+    Scaling(ScalingArgs),
+}
+
+/// Flags of `bench scaling`.
+#[derive(Args, Debug)]
+pub(crate) struct ScalingArgs {
+    /// Lane counts, growing; one lane is measured in any case
+    #[arg(long, visible_alias = "lanes", value_delimiter = ',', default_value = "1,2,4", value_name = "N,N")]
+    pub(crate) gpus: Vec<u16>,
+    /// A batch for each lane [default: both ways]
+    #[arg(long)]
+    pub(crate) weak: bool,
+    /// One batch for all lanes [default: both ways]
+    #[arg(long)]
+    pub(crate) strong: bool,
+    /// What is trained, step by step
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) workload: ScalingWorkload,
+    /// Link of each party, for ceiling and prediction, where parties are not on one machine
+    #[arg(long, value_name = "RATE,TIME[,LOSS]")]
+    pub(crate) net: Option<Link>,
+    /// Compute threads per lane, the same for all lane counts; 0 shares the cores among the most lanes
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Steps of each run [default: 30 of w2, 10 of w3]
+    #[arg(long, value_name = "N")]
+    pub(crate) runs: Option<usize>,
+    /// Runs of each lane count, turn by turn
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) repeat: usize,
+    /// Change one value of the job; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Forms of the result, comma-separated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "text")]
+    pub(crate) output: Vec<ScalingOutput>,
+    /// Where the chart goes: .svg [default: a run folder, if svg is among the forms]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<String>,
+    /// Show the parties' whole logs, not warnings alone
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Executable to start for each party, with the argument `party`
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) party_program: Option<PathBuf>,
+}
+
+/// Workloads of `bench scaling`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum ScalingWorkload {
+    /// MLP 784-128-128-10 on generated images, batch 128
+    #[default]
+    W2,
+    /// LeNet on generated images of 28x28, batch 128
+    W3,
+}
+
+/// Forms of what `bench scaling` found.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ScalingOutput {
+    /// For people
+    Text,
+    /// One JSON object (docs/formats.md)
+    Json,
+    /// A chart, in a file
+    Svg,
+    /// Metrics in Prometheus' text format
+    Prometheus,
 }
 
 /// Flags of `bench`.

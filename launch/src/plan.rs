@@ -7,15 +7,17 @@ use shared::job::{JobSpec, ROUND_TRIP_LONG_MS, Training, Work};
 use shared::model::{Optimizer, TrainSpec};
 
 use crate::args::{Output, PlanArgs};
-use crate::cost::{self, Cost, Part};
+use crate::cost::{self, Part};
 use crate::data::{Dataset, Digests};
 use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
 use crate::plain::Shadow;
 use crate::report::{bytes, seconds};
-use crate::time::{Network, Prediction};
+use crate::scaling::{Calibration, CalibrationError, Forecast, Link, Network, Simulator, Work as LaneWork};
 use crate::{bench, job, print, settings};
+
+mod scaling;
 
 /// Layout of the JSON plan.
 const SCHEMA: &str = "trefoil-plan/1";
@@ -38,10 +40,20 @@ struct Plan {
     seconds_compute: f64,
     seconds_transfer: f64,
     seconds_rounds: f64,
+    seconds_allreduce: f64,
     train_seconds: f64,
+    device: String,
+    device_measured: bool,
+    network_share: f64,
+    hosts_per_party: u16,
+    scaling: Vec<scaling::Row>,
+    assumptions: Vec<String>,
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
     shadow: Option<Shadow>,
+    /// Whether the text does.
+    #[serde(skip)]
+    shows_scaling: bool,
 }
 
 /// Plans a job and prints the plan.
@@ -50,6 +62,7 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         let ranges = "--rtt-ms must not be negative, --bandwidth-mbit must be above 0, --packet-loss from 0 to below 1";
         return Err(LaunchError::Usage(ranges.into()));
     }
+    let calibration = calibration(args)?;
     let settings = settings::load(&args.run, std::env::vars())?;
     if args.run.job.print_config {
         print(&settings.describe());
@@ -64,10 +77,10 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
     let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
-    let parts = cost::step(&training.model, &train, &spec.protocol);
+    let parts = cost::lane_step(&training.model, &train, &spec.protocol, spec.lanes.into());
     let start = file.as_ref().map(ModelFile::weights);
     let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data, start));
-    let plan = Plan { shadow, ..Plan::new(args, &spec, training, &parts) };
+    let plan = Plan { shadow, ..Plan::new(args, &calibration, &spec, training, &parts) };
     print(&match args.run.job.output {
         Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
         Output::Text => plan.text(&data, &parts),
@@ -77,15 +90,15 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
 
 impl Plan {
     #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-    fn new(args: &PlanArgs, spec: &JobSpec, training: &Training, parts: &[Part]) -> Self {
-        let total = parts.iter().fold(Cost::default(), |sum, part| sum + part.cost);
-        let products: f64 = parts.iter().map(|part| part.products).sum();
+    fn new(args: &PlanArgs, calibration: &Calibration, spec: &JobSpec, training: &Training, parts: &[Part]) -> Self {
+        let lanes = f64::from(spec.lanes);
+        let work = LaneWork::new(parts, training.model.parameters());
         let steps = training.train.steps(training.train_rows);
-        // Three parties share this machine.
-        let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
         let round_trip_ms = round_trip_ms(args, spec);
-        let prediction = Prediction::new(total, products, cores, network(args, round_trip_ms));
-        let mut remarks = device::remarks(spec.lanes);
+        let simulator = simulator(calibration, network(args, round_trip_ms), spec);
+        let prediction: Forecast = simulator.forecast(&work, spec.lanes);
+        let is_this_machine = args.device.is_none() && args.calibration.is_none();
+        let mut remarks = if is_this_machine { device::remarks(spec.lanes) } else { Vec::new() };
         if round_trip_ms >= f64::from(ROUND_TRIP_LONG_MS) && !spec.protocol.saves_rounds() {
             remarks.push(format!("protocol.round_trip_ms={round_trip_ms:.0} would take fewer rounds"));
         }
@@ -98,19 +111,27 @@ impl Plan {
             parameters: training.model.parameters(),
             steps,
             batch: training.train.batch,
-            bytes_per_step_per_party: total.bytes,
-            rounds_per_step: total.rounds,
-            gemms_per_step: parts.iter().map(|part| part.gemms).sum(),
-            products_per_step: products,
+            bytes_per_step_per_party: lanes * work.cost.bytes,
+            rounds_per_step: work.cost.rounds,
+            gemms_per_step: usize::from(spec.lanes) * parts.iter().map(|part| part.gemms).sum::<usize>(),
+            products_per_step: lanes * work.products,
             memory_bytes_per_party: memory(spec, training),
             seconds_per_step: step,
             seconds_compute: prediction.compute,
             seconds_transfer: prediction.transfer,
             seconds_rounds: prediction.rounds,
+            seconds_allreduce: prediction.allreduce,
             train_seconds: step * steps as f64,
+            device: calibration.name.clone(),
+            device_measured: calibration.measured,
+            network_share: prediction.network_share(),
+            hosts_per_party: simulator.hosts(spec.lanes),
+            scaling: scaling::rows(&simulator, spec, training),
+            assumptions: scaling::assumptions(&simulator),
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks,
             shadow: None,
+            shows_scaling: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
         }
     }
 
@@ -123,23 +144,34 @@ impl Plan {
         let _ = writeln!(
             text,
             "{:34}{:>14}{:>8}{:>7}{:>16}",
-            "per step and party", "sent", "rounds", "GEMMs", "multiply-adds"
+            if self.lanes == 1 { "per step and party" } else { "per step, party and lane" },
+            "sent",
+            "rounds",
+            "GEMMs",
+            "multiply-adds"
         );
         for part in parts {
             let (sent, rounds) = (bytes(part.cost.bytes), part.cost.rounds);
             let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{:>7}{:>16.3e}", part.name, part.gemms, part.products);
         }
-        let sent = bytes(self.bytes_per_step_per_party);
-        let (rounds, gemms, products) = (self.rounds_per_step, self.gemms_per_step, self.products_per_step);
+        let lanes = usize::from(self.lanes.max(1));
+        let (rounds, gemms) = (self.rounds_per_step, self.gemms_per_step / lanes);
+        let sent = bytes(parts.iter().map(|part| part.cost.bytes).sum());
+        let products: f64 = parts.iter().map(|part| part.products).sum();
         let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{gemms:>7}{products:>16.3e}\n", "sum");
         let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
         let rows = [
             (
                 "predicted time per step",
                 format!(
-                    "{} = compute {compute} + transfer {transfer} + round trips {}",
+                    "{} = compute {compute} + transfer {transfer} + round trips {}{}",
                     seconds(self.seconds_per_step),
-                    seconds(self.seconds_rounds)
+                    seconds(self.seconds_rounds),
+                    if self.lanes == 1 {
+                        String::new()
+                    } else {
+                        format!(" + sum among lanes {}", seconds(self.seconds_allreduce))
+                    }
                 ),
             ),
             (
@@ -157,6 +189,9 @@ impl Plan {
         for remark in &self.remarks {
             let _ = writeln!(text, "{:26}{remark}", "note");
         }
+        if self.shows_scaling {
+            text += &scaling::text(&self.scaling, &self.assumptions);
+        }
         if let Some(shadow) = &self.shadow {
             let _ = write!(text, "\n{}", shadow.text());
         }
@@ -164,16 +199,47 @@ impl Plan {
     }
 }
 
+/// What the machines can do: as a file says, as comes with the program, or as this machine's instruction set has it.
+fn calibration(args: &PlanArgs) -> Result<Calibration, LaunchError> {
+    match (&args.calibration, args.device.as_deref()) {
+        (Some(path), _) => {
+            let from = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| CalibrationError::Malformed { from: from.clone(), reason: error.to_string() })?;
+            Ok(Calibration::read(&text, &from)?)
+        }
+        (None, None | Some("cpu")) => Ok(Calibration::here()),
+        (None, Some(name)) => Ok(Calibration::shipped(name)?),
+    }
+}
+
+/// Machines as the calibration has them; where it leaves the cores open, a third of this one's for each party.
+#[allow(clippy::cast_precision_loss, reason = "core and thread counts are small")]
+fn simulator<'a>(calibration: &'a Calibration, network: Network, spec: &JobSpec) -> Simulator<'a> {
+    let cores = calibration.host.cores;
+    let cores = if cores > 0.0 { cores } else { device::cores() as f64 / 3.0 };
+    Simulator { calibration, network, cores, threads: spec.threads as f64 }
+}
+
 /// What was asked for, or else what the job states.
 fn round_trip_ms(args: &PlanArgs, spec: &JobSpec) -> f64 {
-    if args.rtt_ms > 0.0 { args.rtt_ms } else { spec.protocol.round_trip_ms.into() }
+    match args.net {
+        Some(link) => 1e3 * link.round_trip,
+        None if args.rtt_ms > 0.0 => args.rtt_ms,
+        None => spec.protocol.round_trip_ms.into(),
+    }
 }
 
 fn network(args: &PlanArgs, round_trip_ms: f64) -> Network {
-    if round_trip_ms == 0.0 {
-        return Network::Local;
+    match args.net {
+        Some(link) => Network::Remote(link),
+        None if round_trip_ms == 0.0 => Network::Local,
+        None => Network::Remote(Link {
+            round_trip: round_trip_ms / 1e3,
+            bandwidth: args.bandwidth_mbit * 1e6,
+            loss: args.packet_loss,
+        }),
     }
-    Network::Remote { round_trip: round_trip_ms / 1e3, bandwidth: args.bandwidth_mbit * 1e6, loss: args.packet_loss }
 }
 
 /// Rows of an evaluation that pass through the network at a time.
