@@ -13,6 +13,8 @@ const HEIGHT: f64 = 420.0;
 /// Left, top, right and bottom of the two panels.
 const CURVES: [f64; 4] = [60.0, 50.0, 450.0, 350.0];
 const BARS: [f64; 4] = [540.0, 50.0, 940.0, 350.0];
+/// Width of the legend beside the bars.
+const LEGEND: f64 = 135.0;
 /// Classes of the phases that are told apart, as the style names them, and what the legend calls them.
 const PHASES: [(&str, &[&str], &str); 5] = [
     ("compute", &["compute", "data"], "compute"),
@@ -68,12 +70,17 @@ fn description(report: &Report) -> String {
 fn curves(svg: &mut String, report: &Report) {
     let [left, top, right, bottom] = CURVES;
     let most = report.points.iter().map(|point| f64::from(point.lanes)).fold(2.0, f64::max);
+    let of = |point: &Point| [point.speedup, point.speedup_ceiling, point.speedup_predicted].into_iter();
+    let highest = report.points.iter().flat_map(of).fold(most, f64::max);
     let x = |lanes: f64| left + (right - left) * lanes / most;
-    let y = |speedup: f64| bottom - (bottom - top) * (speedup / most).min(1.08);
+    // Only the fastest step of a run may lie higher.
+    let y = |speedup: f64| bottom - (bottom - top) * (speedup / highest).min(1.05);
     text(svg, left, top - 22.0, "start", "title", &format!("speed-up of {} over one lane", report.workload));
-    for tick in ticks(most) {
+    for tick in ticks(highest) {
         line(svg, "grid", &[(left, y(tick)), (right, y(tick))]);
         text(svg, left - 8.0, y(tick) + 4.0, "end", "", &format!("{tick}"));
+    }
+    for tick in ticks(most) {
         text(svg, x(tick), bottom + 18.0, "middle", "", &format!("{tick}"));
     }
     line(svg, "axis", &[(left, top), (left, bottom), (right, bottom)]);
@@ -113,10 +120,10 @@ fn bars(svg: &mut String, report: &Report) {
     text(svg, left, top - 22.0, "start", "title", "where a lane's step goes");
     for percent in [0.0, 25.0, 50.0, 75.0, 100.0] {
         let at = bottom - (bottom - top) * percent / 100.0;
-        line(svg, "grid", &[(left, at), (right - 110.0, at)]);
+        line(svg, "grid", &[(left, at), (right - LEGEND, at)]);
         text(svg, left - 8.0, at + 4.0, "end", "", &format!("{percent} %"));
     }
-    let width = (right - 110.0 - left) / super::count(report.points.len().max(1));
+    let width = (right - LEGEND - left) / super::count(report.points.len().max(1));
     for (index, point) in (0_u16..).zip(&report.points) {
         let at = left + width * (f64::from(index) + 0.15);
         let mut upto = bottom;
@@ -139,10 +146,10 @@ fn bars(svg: &mut String, report: &Report) {
         let _ = writeln!(
             svg,
             "<rect class=\"{class}\" x=\"{:.1}\" y=\"{:.1}\" width=\"10\" height=\"10\"/>",
-            right - 98.0,
+            right - LEGEND + 12.0,
             at - 6.0
         );
-        text(svg, right - 82.0, at + 4.0, "start", "", name);
+        text(svg, right - LEGEND + 28.0, at + 4.0, "start", "", name);
     }
 }
 
