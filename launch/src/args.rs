@@ -4,6 +4,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use crate::scaling::Link;
+
 const EXAMPLES: &str = "\
 Examples:
   mpc-launch --gpus 4 --parties 3                   train on the built-in Breast Cancer data
@@ -61,7 +63,7 @@ pub(crate) enum Verb {
     /// Show what a job will cost and reveal, without running it
     Plan(Box<PlanArgs>),
     /// Measure a reference workload with the same processes and the same wire
-    Bench(BenchArgs),
+    Bench(BenchCommand),
     /// Be one party; started by `run`, takes its orders on standard input
     #[command(hide = true)]
     Party {
@@ -140,18 +142,27 @@ pub(crate) struct JobArgs {
     pub(crate) party_program: Option<PathBuf>,
 }
 
-/// Flags of `run` and `plan`.
+/// Flags of `run`.
 #[derive(Args, Debug, Default)]
 pub(crate) struct RunArgs {
+    /// The training.
+    #[command(flatten)]
+    pub(crate) training: TrainingArgs,
+    /// What lanes compute with: auto (GPUs if any can be used), cpu or cuda [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<String>,
+}
+
+/// Flags of `run` and `plan`: what is trained, and on what. Not `--device`, which asks `run` for one that is here and
+/// `plan` for one that need not be.
+#[derive(Args, Debug, Default)]
+pub(crate) struct TrainingArgs {
     /// What every job has.
     #[command(flatten)]
     pub(crate) job: JobArgs,
     /// Train in plaintext on this machine alone: ranges of every layer, and what fixed point costs; shares nothing
     #[arg(long)]
     pub(crate) shadow: bool,
-    /// What lanes compute with: auto (GPUs if any can be used), cpu or cuda [default: auto]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) device: Option<String>,
     /// Model to go on from: an ONNX file
     #[arg(long, value_name = "ONNX")]
     pub(crate) model: Option<String>,
@@ -206,7 +217,7 @@ pub(crate) struct InferArgs {
 pub(crate) struct PlanArgs {
     /// The job
     #[command(flatten)]
-    pub(crate) run: RunArgs,
+    pub(crate) training: TrainingArgs,
     /// Plan a reference workload of `bench` that trains instead of a job of your own
     #[arg(long, value_enum, value_name = "WORKLOAD", conflicts_with_all = ["data", "label", "task"])]
     pub(crate) workload: Option<Workload>,
@@ -225,6 +236,101 @@ pub(crate) struct PlanArgs {
     /// Share of packets that get lost on the way, for the prediction
     #[arg(long, default_value_t = 0.0, value_name = "SHARE")]
     pub(crate) packet_loss: f64,
+    /// Link of each host to the other parties, in one word: rate, round trip, and loss if any (100gbit,0.1ms)
+    #[arg(long, value_name = "RATE,TIME[,LOSS]", conflicts_with_all = ["rtt_ms", "bandwidth_mbit", "packet_loss"])]
+    pub(crate) net: Option<Link>,
+    /// What lanes compute on, for the prediction: cpu, or h200, a model that was never measured [default: this machine]
+    #[arg(long, value_name = "NAME", conflicts_with = "calibration")]
+    pub(crate) device: Option<String>,
+    /// The same from a file of your own (docs/formats.md)
+    #[arg(long, value_name = "TOML")]
+    pub(crate) calibration: Option<PathBuf>,
+}
+
+/// `bench`: a workload, or a verb of its own.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct BenchCommand {
+    /// What else can be measured.
+    #[command(subcommand)]
+    pub(crate) verb: Option<BenchVerb>,
+    /// A workload and how to measure it.
+    #[command(flatten)]
+    pub(crate) workload: Option<BenchArgs>,
+}
+
+/// Verbs of `bench`.
+#[derive(Subcommand, Debug)]
+pub(crate) enum BenchVerb {
+    /// Measure what more lanes bring, beside the ideal, the ceiling and the prediction
+    Scaling(ScalingArgs),
+}
+
+/// Flags of `bench scaling`.
+#[derive(Args, Debug)]
+pub(crate) struct ScalingArgs {
+    /// Lane counts, growing; one lane is measured in any case
+    #[arg(long, visible_alias = "lanes", value_delimiter = ',', default_value = "1,2,4", value_name = "N,N")]
+    pub(crate) gpus: Vec<u16>,
+    /// A batch for each lane [default: both ways]
+    #[arg(long)]
+    pub(crate) weak: bool,
+    /// One batch for all lanes [default: both ways]
+    #[arg(long)]
+    pub(crate) strong: bool,
+    /// What is trained, step by step
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) workload: ScalingWorkload,
+    /// Link of each party, for ceiling and prediction, where parties are not on one machine
+    #[arg(long, value_name = "RATE,TIME[,LOSS]")]
+    pub(crate) net: Option<Link>,
+    /// Compute threads per lane, the same for all lane counts; 0 shares the cores among the most lanes
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub(crate) threads: usize,
+    /// Steps of each run [default: 30 of w2, 10 of w3]
+    #[arg(long, value_name = "N")]
+    pub(crate) runs: Option<usize>,
+    /// Runs of each lane count, turn by turn
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(crate) repeat: usize,
+    /// Change one value of the job; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Forms of the result, comma-separated
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "text")]
+    pub(crate) output: Vec<ScalingOutput>,
+    /// Where the chart goes: .svg [default: a run folder, if svg is among the forms]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<String>,
+    /// Show the parties' whole logs, not warnings alone
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+    /// Executable to start for each party, with the argument `party`
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub(crate) party_program: Option<PathBuf>,
+}
+
+/// Workloads of `bench scaling`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum ScalingWorkload {
+    /// MLP 784-128-128-10 on generated images, batch 128
+    #[default]
+    W2,
+    /// LeNet on generated images of 28x28, batch 128
+    W3,
+}
+
+/// Forms of what `bench scaling` found.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ScalingOutput {
+    /// For people
+    Text,
+    /// One JSON object (docs/formats.md)
+    Json,
+    /// A chart, in a file
+    Svg,
+    /// Metrics in Prometheus' text format
+    Prometheus,
 }
 
 /// Flags of `bench`.
@@ -311,12 +417,22 @@ impl Overrides for JobArgs {
 
 impl Overrides for RunArgs {
     fn job(&self) -> &JobArgs {
+        &self.training.job
+    }
+
+    fn overrides(&self) -> Vec<Override> {
+        let device = ("--device", "job.device", text(self.device.as_ref()));
+        [self.training.overrides(), given([device])].concat()
+    }
+}
+
+impl Overrides for TrainingArgs {
+    fn job(&self) -> &JobArgs {
         &self.job
     }
 
     fn overrides(&self) -> Vec<Override> {
         let flags = [
-            ("--device", "job.device", text(self.device.as_ref())),
             ("--model", "model.file", text(self.model.as_ref())),
             ("--loss", "model.loss", text(self.loss.as_ref())),
             ("--export", "model.export", text(self.export.as_ref())),
@@ -333,12 +449,12 @@ impl Overrides for RunArgs {
 
 impl Overrides for PlanArgs {
     fn job(&self) -> &JobArgs {
-        &self.run.job
+        &self.training.job
     }
 
     fn overrides(&self) -> Vec<Override> {
         let public_model = ("--public-model", "infer.public_model", self.public_model.then(|| true.into()));
-        [self.run.overrides(), given([public_model])].concat()
+        [self.training.overrides(), given([public_model])].concat()
     }
 }
 
@@ -393,7 +509,19 @@ mod tests {
     fn run_is_the_default_verb() {
         let cli = Cli::parse_from(["mpc-launch", "--gpus", "4", "--parties", "3", "job.toml"]);
         assert!(cli.verb.is_none());
-        assert_eq!((cli.run.job.gpus, cli.run.job.parties), (Some(4), Some(3)));
-        assert_eq!(cli.run.job.job_file(), Some(&PathBuf::from("job.toml")));
+        let job = &cli.run.training.job;
+        assert_eq!((job.gpus, job.parties), (Some(4), Some(3)));
+        assert_eq!(job.job_file(), Some(&PathBuf::from("job.toml")));
+    }
+
+    /// A plan may be for a device that this machine does not have.
+    #[test]
+    fn only_runs_choose_their_device() {
+        let run = Cli::parse_from(["mpc-launch", "run", "--device", "cuda"]);
+        let Some(Verb::Run(run)) = run.verb else { panic!("it runs") };
+        assert_eq!(run.overrides(), [("--device", "job.device", "cuda".into())]);
+        let plan = Cli::parse_from(["mpc-launch", "plan", "--device", "h200"]);
+        let Some(Verb::Plan(plan)) = plan.verb else { panic!("it plans") };
+        assert_eq!((plan.overrides(), plan.device.as_deref()), (vec![], Some("h200")));
     }
 }

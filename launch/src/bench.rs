@@ -9,7 +9,7 @@ use shared::job::{Inference, JobSpec, Micro, Operation, PROTOCOL_VERSION, Reveal
 use shared::model::{ModelName, Shape};
 use shared::wire::PartyReport;
 
-use crate::args::{BenchArgs, JobArgs, Output, Workload};
+use crate::args::{BenchArgs, BenchCommand, BenchVerb, JobArgs, Output, Workload};
 use crate::data::{self, Dataset, Rows, Task};
 use crate::exit::LaunchError;
 use crate::folder::{RunFolder, fresh_name};
@@ -20,6 +20,7 @@ use crate::report::{largest, opened, peak_rss, smallest, traffic_per_step};
 use crate::{device, job, plain, print, settings};
 
 mod micro;
+mod scaling;
 mod table;
 
 /// Layout of a bench line; it changes when a key changes its meaning or goes away.
@@ -60,8 +61,17 @@ pub(crate) struct Line {
     version: &'static str,
 }
 
+/// Measures what was asked for.
+pub(crate) fn run(command: &BenchCommand) -> Result<(), LaunchError> {
+    match (&command.verb, &command.workload) {
+        (Some(BenchVerb::Scaling(args)), _) => scaling::run(args),
+        (None, Some(args)) => workload(args),
+        (None, None) => Err(LaunchError::Usage("bench needs a workload, or the verb scaling; see bench --help".into())),
+    }
+}
+
 /// Runs a workload and prints its lines.
-pub(crate) fn run(args: &BenchArgs) -> Result<(), LaunchError> {
+fn workload(args: &BenchArgs) -> Result<(), LaunchError> {
     if args.runs == Some(0) {
         return Err(LaunchError::Usage("--runs 0: at least one run is needed".into()));
     }
@@ -115,6 +125,12 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(args: &'a BenchArgs) -> Result<Self, LaunchError> {
+        let bench = Self::with(args, Interrupt::install())?;
+        device::remarks(bench.job.job.device, args.lanes).iter().for_each(|remark| eprintln!("{remark}"));
+        Ok(bench)
+    }
+
+    fn with(args: &'a BenchArgs, interrupt: Interrupt) -> Result<Self, LaunchError> {
         let flags = JobArgs {
             gpus: Some(args.lanes),
             parties: Some(args.parties),
@@ -123,8 +139,7 @@ impl<'a> Bench<'a> {
             ..JobArgs::default()
         };
         let job = settings::load(&flags, std::env::vars())?.job;
-        device::remarks(job.job.device, args.lanes).iter().for_each(|remark| eprintln!("{remark}"));
-        Ok(Self { args, job, interrupt: Interrupt::install() })
+        Ok(Self { args, job, interrupt })
     }
 
     /// W1 and W5: whole trainings on real data, each with a seed of its own.
@@ -157,16 +172,21 @@ impl<'a> Bench<'a> {
 
     /// Training steps on generated images.
     fn steps(&self, workload: &'static str, runs: usize) -> Result<Line, LaunchError> {
+        let run = self.image_steps(runs)?;
+        let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
+        let line = self.line(workload, &run.reports[0].step_seconds.clone(), &[run]);
+        Ok(Line { bytes_sent_per_party, rounds, ..line })
+    }
+
+    /// The run behind them: as many steps as were asked for, or else `runs`.
+    fn image_steps(&self, runs: usize) -> Result<Completed, LaunchError> {
         let steps = self.args.runs.unwrap_or(runs);
         let (job, image) = on_images(&self.job, self.args.workload);
         let mut job = settings::overlay(&job, &self.args.set)?;
         let data = generated_images(10 * job.train.batch, image, job.train.seed);
         job.train.epochs = u32::try_from(steps.div_ceil(10)).unwrap_or(u32::MAX);
         job.reveal.open = Some(Vec::new());
-        let run = self.train(&job, &data, Some(steps))?;
-        let (bytes_sent_per_party, rounds) = traffic_per_step(&run.reports);
-        let line = self.line(workload, &run.reports[0].step_seconds.clone(), &[run]);
-        Ok(Line { bytes_sent_per_party, rounds, ..line })
+        self.train(&job, &data, Some(steps))
     }
 
     /// Batches of generated images through a network with secret weights.

@@ -70,25 +70,36 @@ impl Part {
 ///
 /// # Panics
 /// If the network does not fit together.
+#[cfg(test)]
 pub(crate) fn step(model: &Model, train: &TrainSpec, protocol: &ProtocolSpec) -> Vec<Part> {
+    lane_step(model, train, protocol, 1)
+}
+
+/// What one of so many lanes has of a training step: its slice of the batch (the largest one), and the update of its
+/// share of the parameters.
+///
+/// # Panics
+/// If the network does not fit together.
+pub(crate) fn lane_step(model: &Model, train: &TrainSpec, protocol: &ProtocolSpec, lanes: usize) -> Vec<Part> {
     let mut walk = Walk::new(protocol);
     // Parties come out of a step with different depths; from the second one on the chain grows evenly.
-    walk_step(&mut walk, model, train);
+    walk_step(&mut walk, model, train, lanes);
     let headers = walk.header_bytes();
-    let mut parts = walk_step(&mut walk, model, train);
+    let mut parts = walk_step(&mut walk, model, train, lanes);
     let headers = Cost { bytes: walk.header_bytes() - headers, rounds: 0.0 };
     parts.push(Part::new("headers", headers));
     parts
 }
 
-fn walk_step(walk: &mut Walk, model: &Model, train: &TrainSpec) -> Vec<Part> {
+fn walk_step(walk: &mut Walk, model: &Model, train: &TrainSpec, lanes: usize) -> Vec<Part> {
     let wiring = &model.wiring().expect("a network that was checked");
-    let pass = Pass { model, wiring, rows: train.batch };
+    let rows = train.batch.div_ceil(lanes);
+    let pass = Pass { model, wiring, rows };
     let mut parts = Vec::with_capacity(model.nodes.len() + 4);
-    walk.begin(train.batch);
+    walk.begin(rows);
     for (node, layer) in model.nodes.iter().enumerate() {
         let cost = added(walk, |walk| pass.forward(walk, node, true));
-        let (gemms, products) = products(model, wiring, node, train.batch);
+        let (gemms, products) = products(model, wiring, node, rows);
         parts.push(Part { gemms, products, ..Part::new(name(&layer.name, wiring, node), cost) });
     }
     let loss = added(walk, |walk| pass.loss(walk));
@@ -106,8 +117,9 @@ fn walk_step(walk: &mut Walk, model: &Model, train: &TrainSpec) -> Vec<Part> {
     if wiring.buffers() > 0 {
         parts.push(Part::new("running averages", averages));
     }
-    let update = added(walk, |walk| update::update(walk, train, wiring.parameters()));
-    parts.push(Part::new(format!("update of {} parameters", wiring.parameters()), update));
+    let parameters = wiring.parameters().div_ceil(lanes);
+    let update = added(walk, |walk| update::update(walk, train, parameters));
+    parts.push(Part::new(format!("update of {parameters} parameters"), update));
     parts
 }
 
@@ -314,6 +326,21 @@ mod tests {
         let sum = block.iter().fold(Cost::default(), |sum, part| sum + part.cost);
         assert!(once.is_empty() && (sum.bytes / 53.35e6 - 1.0).abs() < 0.01, "{sum:?}");
         assert!((sum.rounds - 50.0).abs() < 0.5, "{sum:?}");
+    }
+
+    /// Measured with lanes that have a batch of 128 each: a party's lanes share out the update.
+    #[test]
+    fn lanes_send_what_was_measured() {
+        let model = Model::mlp(784, &[128, 128], 10, Loss::SoftmaxCrossEntropy);
+        for (lanes, bytes) in [(1, 3_198_829.0), (2, 4_889_389.0), (4, 8_255_891.0)] {
+            let train = TrainSpec { batch: 128 * lanes, lr: 0.1, ..TrainSpec::default() };
+            let parts = lane_step(&model, &train, &ProtocolSpec::default(), lanes);
+            let sum = parts.iter().fold(Cost::default(), |sum, part| sum + part.cost);
+            #[allow(clippy::cast_precision_loss, reason = "a small number")]
+            let predicted = lanes as f64 * sum.bytes;
+            assert!((predicted / bytes - 1.0).abs() < 0.005, "{lanes} lanes: {predicted} where {bytes} were sent");
+            assert_eq!(sum.rounds, 51.0);
+        }
     }
 
     #[test]

@@ -14,6 +14,11 @@ pub(crate) fn threads_per_lane(lanes: u16, asked: usize) -> usize {
     if asked > 0 { asked } else { (cores() / local_lanes).max(1) }
 }
 
+/// Whether lanes on this machine compute with GPUs.
+pub(crate) fn has_gpus(choice: DeviceChoice) -> bool {
+    choice != DeviceChoice::Cpu && party_node::gpus().is_ok()
+}
+
 /// What the user should know about the devices before a run.
 pub(crate) fn remarks(choice: DeviceChoice, lanes: u16) -> Vec<String> {
     let gpus = if choice == DeviceChoice::Cpu { None } else { Some(party_node::gpus()) };

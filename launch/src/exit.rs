@@ -8,6 +8,7 @@ use shared::wire::FailureKind;
 
 use crate::data::DataError;
 use crate::model_file::ModelFileError;
+use crate::scaling::CalibrationError;
 use crate::settings::SettingsError;
 
 /// What the shell is told. Documented in `--help` and docs/formats.md.
@@ -127,6 +128,9 @@ pub(crate) enum LaunchError {
         /// What was asked for.
         smoothing: f64,
     },
+    /// A calibration for predictions.
+    #[error(transparent)]
+    Calibration(#[from] CalibrationError),
     /// A model for images without images.
     #[error("model.kind = {kind:?} takes images, but samples are vectors: set data.image = [channels, height, width]")]
     NotImages {
@@ -179,6 +183,7 @@ impl LaunchError {
             | Self::NotImages { .. }
             | Self::NoClasses { .. }
             | Self::Model(_)
+            | Self::Calibration(_)
             | Self::Usage(_) => Code::Usage,
             Self::Folder { .. } | Self::Unwritten { .. } | Self::PartsDiffer => Code::Job,
             Self::Job { failure, .. } => match failure.failure.kind {

@@ -17,7 +17,7 @@ use crate::follow::Follower;
 use crate::settings::Settings;
 
 /// Ctrl-C and SIGTERM, for the whole program.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {

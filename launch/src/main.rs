@@ -18,8 +18,8 @@ mod party;
 mod plain;
 mod plan;
 mod report;
+mod scaling;
 mod settings;
-mod time;
 mod train;
 
 use std::io::Write;

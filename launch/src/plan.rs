@@ -6,20 +6,20 @@ use serde::Serialize;
 use shared::config::JobFile;
 use shared::job::{JobSpec, ROUND_TRIP_LONG_MS, Training, Work};
 use shared::model::{Optimizer, TrainSpec};
-use shared::wire::DeviceChoice;
 
 use crate::args::{Output, PlanArgs};
-use crate::cost::{self, Cost, Part};
+use crate::cost::{self, Part};
 use crate::data::Digests;
 use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
 use crate::plain::Shadow;
 use crate::report::{bytes, seconds};
-use crate::time::{Network, Prediction};
+use crate::scaling::{Calibration, CalibrationError, Link, Network, Simulator, Work as LaneWork};
 use crate::{bench, job, print, settings};
 
 mod inference;
+mod scaling;
 
 /// Layout of the JSON plan.
 const SCHEMA: &str = "trefoil-plan/1";
@@ -43,21 +43,32 @@ struct Plan {
     seconds_compute: f64,
     seconds_transfer: f64,
     seconds_rounds: f64,
+    seconds_allreduce: f64,
     train_seconds: Option<f64>,
     public_model: Option<bool>,
     bytes_once_per_party: f64,
     rounds_once: f64,
     seconds_once: f64,
     infer_seconds: Option<f64>,
+    device: String,
+    device_measured: bool,
+    network_share: f64,
+    hosts_per_party: u16,
+    scaling: Vec<scaling::Row>,
+    assumptions: Vec<String>,
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
     shadow: Option<Shadow>,
+    /// Whether the text does.
+    #[serde(skip)]
+    shows_scaling: bool,
 }
 
 /// A plan, and what a person wants to know besides: what the job works on, and where the cost of a step comes from.
 struct Planned {
     plan: Plan,
     data: String,
+    /// What a lane has of it.
     parts: Vec<Part>,
 }
 
@@ -67,40 +78,54 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         let ranges = "--rtt-ms must not be negative, --bandwidth-mbit must be above 0, --packet-loss from 0 to below 1";
         return Err(LaunchError::Usage(ranges.into()));
     }
+    let calibration = calibration(args)?;
     let settings = settings::load(args, std::env::vars())?;
-    if args.run.job.print_config {
+    if args.training.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let planned = if args.infer { inference::plan(args, &settings.job) } else { training(args, &settings.job) }?;
-    print(&match args.run.job.output {
+    let planned = if args.infer {
+        inference::plan(args, &calibration, &settings.job)
+    } else {
+        training(args, &calibration, &settings.job)
+    }?;
+    print(&match args.training.job.output {
         Output::Json => serde_json::to_string_pretty(&planned.plan).expect("it holds nothing that JSON cannot") + "\n",
         Output::Text => planned.text(),
     });
     Ok(())
 }
 
-fn training(args: &PlanArgs, job: &JobFile) -> Result<Planned, LaunchError> {
+fn training(args: &PlanArgs, calibration: &Calibration, job: &JobFile) -> Result<Planned, LaunchError> {
     let file = job.model.file.as_ref().filter(|_| args.workload.is_none());
     let file = file.map(|file| ModelFile::read(file, &job.protocol)).transpose()?;
     let (job, data) = match args.workload {
-        Some(workload) => bench::training(workload, job, &args.run.job.set)?,
+        Some(workload) => bench::training(workload, job, &args.training.job.set)?,
         None => (job.clone(), job::load(job, file.as_ref())?),
     };
     let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
-    let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
-    let parts = cost::step(&training.model, &train, &spec.protocol);
+    let parameters = training.model.parameters();
+    let step = |batch: usize, lanes: u16| {
+        let train = TrainSpec { batch, ..training.train.clone() };
+        cost::lane_step(&training.model, &train, &spec.protocol, lanes.into())
+    };
+    let batch = training.train.batch.min(training.train_rows);
+    let parts = step(batch, spec.lanes);
+    let simulator = simulator(args, calibration, &spec);
     let start = file.as_ref().map(ModelFile::weights);
-    let plan = Plan::new(args, &spec, &parts);
+    let plan = Plan::new(args, &simulator, &job, &spec, &LaneWork::new(&parts, parameters));
     #[allow(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
     let plan = Plan {
-        parameters: training.model.parameters(),
+        parameters,
         steps: training.train.steps(training.train_rows),
         batch: training.train.batch,
         memory_bytes_per_party: memory(&spec, training),
         train_seconds: Some(plan.seconds_per_step * training.train.steps(training.train_rows) as f64),
-        shadow: args.run.shadow.then(|| Shadow::new(&spec, training, &data, start)),
+        scaling: scaling::rows(&simulator, spec.lanes, batch, |batch, lanes| {
+            LaneWork::new(&step(batch, lanes), parameters)
+        }),
+        shadow: args.training.shadow.then(|| Shadow::new(&spec, training, &data, start)),
         ..plan
     };
     let rows = format!("{} training and {} test rows", data.train.count, data.test.count);
@@ -109,9 +134,14 @@ fn training(args: &PlanArgs, job: &JobFile) -> Result<Planned, LaunchError> {
 
 impl Plan {
     /// What any job's plan holds.
-    fn new(args: &PlanArgs, spec: &JobSpec, step: &[Part]) -> Self {
-        let (total, prediction) = predict(args, spec, step);
-        let mut remarks = device::remarks(DeviceChoice::Cpu, spec.lanes);
+    fn new(args: &PlanArgs, simulator: &Simulator<'_>, job: &JobFile, spec: &JobSpec, step: &LaneWork) -> Self {
+        let (lanes, calibration) = (f64::from(spec.lanes), simulator.calibration);
+        let forecast = simulator.forecast(step, spec.lanes);
+        let is_this_machine = args.device.is_none() && args.calibration.is_none();
+        let mut remarks = if is_this_machine { device::remarks(job.job.device, spec.lanes) } else { Vec::new() };
+        if is_this_machine && device::has_gpus(job.job.device) {
+            remarks.push("the seconds are those of processors; --device h200 gives those of a model of a GPU".into());
+        }
         let round_trip_ms = round_trip_ms(args, spec);
         if round_trip_ms >= f64::from(ROUND_TRIP_LONG_MS) && !spec.protocol.saves_rounds() {
             remarks.push(format!("protocol.round_trip_ms={round_trip_ms:.0} would take fewer rounds"));
@@ -124,36 +154,34 @@ impl Plan {
             parameters: 0,
             steps: 0,
             batch: 0,
-            bytes_per_step_per_party: total.bytes,
-            rounds_per_step: total.rounds,
-            gemms_per_step: step.iter().map(|part| part.gemms).sum(),
-            products_per_step: step.iter().map(|part| part.products).sum(),
+            bytes_per_step_per_party: lanes * step.cost.bytes,
+            rounds_per_step: step.cost.rounds,
+            gemms_per_step: usize::from(spec.lanes) * step.gemms,
+            products_per_step: lanes * step.products,
             memory_bytes_per_party: 0.0,
-            seconds_per_step: prediction.seconds(),
-            seconds_compute: prediction.compute,
-            seconds_transfer: prediction.transfer,
-            seconds_rounds: prediction.rounds,
+            seconds_per_step: forecast.seconds(),
+            seconds_compute: forecast.compute,
+            seconds_transfer: forecast.transfer,
+            seconds_rounds: forecast.rounds,
+            seconds_allreduce: forecast.allreduce,
             train_seconds: None,
             public_model: None,
             bytes_once_per_party: 0.0,
             rounds_once: 0.0,
             seconds_once: 0.0,
             infer_seconds: None,
+            device: calibration.name.clone(),
+            device_measured: calibration.measured,
+            network_share: forecast.network_share(),
+            hosts_per_party: simulator.hosts(spec.lanes),
+            scaling: Vec::new(),
+            assumptions: scaling::assumptions(simulator, &spec.work),
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks,
             shadow: None,
+            shows_scaling: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
         }
     }
-}
-
-/// Costs of some parts together, and how long they will take.
-#[allow(clippy::cast_precision_loss, reason = "cores are few")]
-fn predict(args: &PlanArgs, spec: &JobSpec, parts: &[Part]) -> (Cost, Prediction) {
-    let total = parts.iter().fold(Cost::default(), |sum, part| sum + part.cost);
-    let products: f64 = parts.iter().map(|part| part.products).sum();
-    // Three parties share this machine.
-    let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
-    (total, Prediction::new(total, products, cores, network(args, round_trip_ms(args, spec))))
 }
 
 impl Planned {
@@ -167,20 +195,27 @@ impl Planned {
         let _ = writeln!(
             text,
             "{:34}{:>14}{:>8}{:>7}{:>16}",
-            "per step and party", "sent", "rounds", "GEMMs", "multiply-adds"
+            if plan.lanes == 1 { "per step and party" } else { "per step, party and lane" },
+            "sent",
+            "rounds",
+            "GEMMs",
+            "multiply-adds"
         );
         for part in parts {
             let (sent, rounds) = (bytes(part.cost.bytes), part.cost.rounds);
             let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{:>7}{:>16.3e}", part.name, part.gemms, part.products);
         }
-        let sent = bytes(plan.bytes_per_step_per_party);
-        let (rounds, gemms, products) = (plan.rounds_per_step, plan.gemms_per_step, plan.products_per_step);
+        let LaneWork { cost, gemms, products, .. } = LaneWork::new(parts, 0);
+        let (sent, rounds) = (bytes(cost.bytes), cost.rounds);
         let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{gemms:>7}{products:>16.3e}\n", "sum");
         for (name, value) in plan.rows() {
             let _ = writeln!(text, "{name:26}{value}");
         }
         for remark in &plan.remarks {
             let _ = writeln!(text, "{:26}{remark}", "note");
+        }
+        if plan.shows_scaling {
+            text += &scaling::text(&plan.scaling, &plan.assumptions);
         }
         if let Some(shadow) = &plan.shadow {
             let _ = write!(text, "\n{}", shadow.text());
@@ -193,8 +228,13 @@ impl Plan {
     /// Names and values of what a plan says about time, memory and secrecy.
     fn rows(&self) -> Vec<(&'static str, String)> {
         let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
+        // Lanes of an inference have nothing to sum.
+        let sums = match self.seconds_allreduce {
+            0.0 => String::new(),
+            allreduce => format!(" + sum among lanes {}", seconds(allreduce)),
+        };
         let step = format!(
-            "{} = compute {compute} + transfer {transfer} + round trips {}",
+            "{} = compute {compute} + transfer {transfer} + round trips {}{sums}",
             seconds(self.seconds_per_step),
             seconds(self.seconds_rounds)
         );
@@ -228,16 +268,47 @@ impl Plan {
     }
 }
 
+/// What the machines can do: as a file says, as comes with the program, or as this machine's instruction set has it.
+fn calibration(args: &PlanArgs) -> Result<Calibration, LaunchError> {
+    match (&args.calibration, args.device.as_deref()) {
+        (Some(path), _) => {
+            let from = path.display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| CalibrationError::Malformed { from: from.clone(), reason: error.to_string() })?;
+            Ok(Calibration::read(&text, &from)?)
+        }
+        (None, None | Some("cpu")) => Ok(Calibration::here()),
+        (None, Some(name)) => Ok(Calibration::shipped(name)?),
+    }
+}
+
+/// Machines as the calibration has them; where it leaves the cores open, a third of this one's for each party.
+#[allow(clippy::cast_precision_loss, reason = "core and thread counts are small")]
+fn simulator<'a>(args: &PlanArgs, calibration: &'a Calibration, spec: &JobSpec) -> Simulator<'a> {
+    let cores = calibration.host.cores;
+    let cores = if cores > 0.0 { cores } else { device::cores() as f64 / 3.0 };
+    Simulator { calibration, network: network(args, round_trip_ms(args, spec)), cores, threads: spec.threads as f64 }
+}
+
 /// What was asked for, or else what the job states.
 fn round_trip_ms(args: &PlanArgs, spec: &JobSpec) -> f64 {
-    if args.rtt_ms > 0.0 { args.rtt_ms } else { spec.protocol.round_trip_ms.into() }
+    match args.net {
+        Some(link) => 1e3 * link.round_trip,
+        None if args.rtt_ms > 0.0 => args.rtt_ms,
+        None => spec.protocol.round_trip_ms.into(),
+    }
 }
 
 fn network(args: &PlanArgs, round_trip_ms: f64) -> Network {
-    if round_trip_ms == 0.0 {
-        return Network::Local;
+    match args.net {
+        Some(link) => Network::Remote(link),
+        None if round_trip_ms == 0.0 => Network::Local,
+        None => Network::Remote(Link {
+            round_trip: round_trip_ms / 1e3,
+            bandwidth: args.bandwidth_mbit * 1e6,
+            loss: args.packet_loss,
+        }),
     }
-    Network::Remote { round_trip: round_trip_ms / 1e3, bandwidth: args.bandwidth_mbit * 1e6, loss: args.packet_loss }
 }
 
 /// Rows of an evaluation that pass through the network at a time.

@@ -8,7 +8,7 @@ use model_files::{onnx, safetensors};
 use shared::config::JobFile;
 use shared::job::{JobSpec, Reveal, Training, Work};
 
-use crate::args::{Output, RunArgs};
+use crate::args::{Output, RunArgs, TrainingArgs};
 use crate::data::{self, Dataset, Digests, Weights};
 use crate::exit::LaunchError;
 use crate::folder::RunFolder;
@@ -26,6 +26,7 @@ const TWIN_TIME: Duration = Duration::from_millis(500);
 /// Runs a training job, or prints its configuration.
 pub(crate) fn run(args: &RunArgs) -> Result<(), LaunchError> {
     let settings = settings::load(args, std::env::vars())?;
+    let args = &args.training;
     if args.job.print_config {
         print(&settings.describe());
         return Ok(());
@@ -100,7 +101,12 @@ fn write_model(out: OutFile, training: &Training, revealed: Option<&[f64]>) -> R
 }
 
 /// Trains in plaintext and prints what it found; no party starts.
-fn shadow_only(args: &RunArgs, job: &JobFile, data: &Dataset, file: Option<&ModelFile>) -> Result<(), LaunchError> {
+fn shadow_only(
+    args: &TrainingArgs,
+    job: &JobFile,
+    data: &Dataset,
+    file: Option<&ModelFile>,
+) -> Result<(), LaunchError> {
     let spec = job::spec(job, data, file, Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let shadow = Shadow::new(&spec, training, data, file.map(ModelFile::weights));
@@ -124,7 +130,7 @@ fn twin(
     plain
 }
 
-fn announce(args: &RunArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) {
+fn announce(args: &TrainingArgs, spec: &JobSpec, data: &Dataset, remarks: &[String]) {
     remarks.iter().for_each(|remark| eprintln!("{remark}"));
     if args.job.output == Output::Json && !args.job.verbose {
         return;

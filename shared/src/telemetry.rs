@@ -231,7 +231,86 @@ pub const GPU_XID_ERRORS: Metric = metric(
     "Critical errors (XID) of a GPU of this machine since the party's first scrape; the kernel log has their numbers.",
 );
 
-/// All of them.
+const SCALING_POINT: &[&str] = &["workload", "mode", "gpus"];
+
+/// Measured speed.
+pub const SCALING_SAMPLES_PER_SECOND: Metric = metric(
+    "mpc_scaling_samples_per_second",
+    MetricKind::Gauge,
+    Unit::None,
+    SCALING_POINT,
+    "Training speed of so many lanes.",
+);
+/// Measured speed-up.
+pub const SCALING_SPEEDUP: Metric = metric(
+    "mpc_scaling_speedup_ratio",
+    MetricKind::Gauge,
+    Unit::None,
+    SCALING_POINT,
+    "Samples per second over those of one lane.",
+);
+/// Its ceiling.
+pub const SCALING_SPEEDUP_CEILING: Metric = metric(
+    "mpc_scaling_speedup_ceiling_ratio",
+    MetricKind::Gauge,
+    Unit::None,
+    SCALING_POINT,
+    "Most that the measured step of one lane, cores, link and sum among lanes allow.",
+);
+/// What the simulator says.
+pub const SCALING_SPEEDUP_PREDICTED: Metric = metric(
+    "mpc_scaling_speedup_predicted_ratio",
+    MetricKind::Gauge,
+    Unit::None,
+    SCALING_POINT,
+    "What the simulator predicts from its calibration alone.",
+);
+/// Measured efficiency.
+pub const SCALING_EFFICIENCY: Metric = metric(
+    "mpc_scaling_efficiency_ratio",
+    MetricKind::Gauge,
+    Unit::None,
+    SCALING_POINT,
+    "Speed-up over the number of lanes.",
+);
+/// Share of the network.
+pub const SCALING_NETWORK_SHARE: Metric = metric(
+    "mpc_scaling_network_share_ratio",
+    MetricKind::Gauge,
+    Unit::None,
+    SCALING_POINT,
+    "Of a lane's step, sending to peers and waiting for them.",
+);
+/// Time of a step.
+pub const SCALING_STEP_SECONDS: Metric = metric(
+    "mpc_scaling_step_seconds",
+    MetricKind::Gauge,
+    Unit::Seconds,
+    SCALING_POINT,
+    "Median wall time of a training step.",
+);
+/// Time of a step, by phase.
+pub const SCALING_PHASE_SECONDS: Metric = metric(
+    "mpc_scaling_phase_seconds",
+    MetricKind::Gauge,
+    Unit::Seconds,
+    &["workload", "mode", "gpus", "phase"],
+    "Mean seconds of a lane per step, by phase.",
+);
+
+/// What `mpc-launch bench scaling` tells, for a file that Prometheus' node exporter picks up; no party serves these.
+pub const SCALING: &[Metric] = &[
+    SCALING_SAMPLES_PER_SECOND,
+    SCALING_SPEEDUP,
+    SCALING_SPEEDUP_CEILING,
+    SCALING_SPEEDUP_PREDICTED,
+    SCALING_EFFICIENCY,
+    SCALING_NETWORK_SHARE,
+    SCALING_STEP_SECONDS,
+    SCALING_PHASE_SECONDS,
+];
+
+/// All that a party serves.
 pub const ALL: &[Metric] = &[
     JOB_INFO,
     BUILD_INFO,
@@ -273,8 +352,9 @@ mod tests {
 
     #[test]
     fn names_are_unique_and_say_kind_and_unit() {
-        assert_eq!(ALL.iter().map(|metric| metric.name).collect::<BTreeSet<_>>().len(), ALL.len());
-        for metric in ALL {
+        let all = || ALL.iter().chain(SCALING);
+        assert_eq!(all().map(|metric| metric.name).collect::<BTreeSet<_>>().len(), ALL.len() + SCALING.len());
+        for metric in all() {
             let stem = metric.name.strip_suffix("_total").unwrap_or(metric.name);
             assert_eq!(stem != metric.name, metric.kind == MetricKind::Counter, "{}", metric.name);
             assert!(metric.name.starts_with("mpc_"), "{}", metric.name);
@@ -293,8 +373,8 @@ mod tests {
 
     #[test]
     fn labels_are_those_that_dashboards_may_use() {
-        let bounded = ["job_id", "party", "lane", "phase", "peer", "gpu", "gpus", "kind", "what"];
-        for metric in ALL.iter().filter(|metric| !metric.name.ends_with("_info")) {
+        let bounded = ["job_id", "party", "lane", "phase", "peer", "gpu", "gpus", "kind", "what", "workload", "mode"];
+        for metric in ALL.iter().chain(SCALING).filter(|metric| !metric.name.ends_with("_info")) {
             assert!(metric.labels.iter().all(|label| bounded.contains(label)), "{}", metric.name);
         }
     }

@@ -4,12 +4,13 @@ use shared::config::JobFile;
 use shared::job::{Inference, Work};
 use shared::model::Layer;
 
-use super::{DATA_BYTES, PROCESS_BYTES, Plan, Planned, predict};
+use super::{DATA_BYTES, PROCESS_BYTES, Plan, Planned, scaling, simulator};
 use crate::args::PlanArgs;
 use crate::cost;
 use crate::data::{self, Digests};
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
+use crate::scaling::{Calibration, Work as LaneWork};
 use crate::{bench, infer, job};
 
 /// Of each parameter, as measured: its share, and the message that brought it on its way.
@@ -18,10 +19,10 @@ const PARAMETER_BYTES: f64 = 34.0;
 /// joined from.
 const FOLDED_BYTES: f64 = 35.0;
 
-pub(super) fn plan(args: &PlanArgs, job: &JobFile) -> Result<Planned, LaunchError> {
+pub(super) fn plan(args: &PlanArgs, calibration: &Calibration, job: &JobFile) -> Result<Planned, LaunchError> {
     let (job, model, rows, data) = match args.workload {
         Some(workload) => {
-            let (mut job, data) = bench::training(workload, job, &args.run.job.set)?;
+            let (mut job, data) = bench::training(workload, job, &args.training.job.set)?;
             job.infer.batch = job.train.batch;
             let model = job::model(&job, &data, None)?;
             (job, model, data.train.count, data.name)
@@ -37,30 +38,37 @@ pub(super) fn plan(args: &PlanArgs, job: &JobFile) -> Result<Planned, LaunchErro
     };
     let spec = infer::spec(&job, &model, rows, Digests::default(), infer::reveal(&job)?)?;
     let Work::Infer(work) = &spec.work else { unreachable!("the spec of an inference") };
+    // Lanes have nothing to sum.
+    let costs = |rows: usize, lanes: u16| cost::inference(&work.model, rows.div_ceil(lanes.into()), &spec.protocol);
+    let block = |rows: usize, lanes: u16| LaneWork::new(&costs(rows, lanes).block, 0);
+    let simulator = simulator(args, calibration, &spec);
     let batch = (work.block_rows() * usize::from(spec.lanes)).min(rows);
-    let cost::Inference { once, block } = cost::inference(&work.model, batch, &spec.protocol);
-    let (before, before_seconds) = predict(args, &spec, &once);
-    let plan = Plan::new(args, &spec, &block);
+    let cost::Inference { once, block: parts } = costs(batch, spec.lanes);
+    // Each lane folds for itself.
+    let before = LaneWork::new(&once, 0);
+    let seconds_once = simulator.forecast(&before, spec.lanes).seconds();
+    let plan = Plan::new(args, &simulator, &job, &spec, &LaneWork::new(&parts, 0));
     let last = match rows % batch {
         0 => plan.seconds_per_step,
-        rest => predict(args, &spec, &cost::inference(&work.model, rest, &spec.protocol).block).1.seconds(),
+        rest => simulator.forecast(&block(rest, spec.lanes), spec.lanes).seconds(),
     };
     let steps = rows.div_ceil(batch);
     #[allow(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
-    let all = before_seconds.seconds() + (steps - 1) as f64 * plan.seconds_per_step + last;
+    let all = seconds_once + (steps - 1) as f64 * plan.seconds_per_step + last;
     let plan = Plan {
         parameters: work.model.parameters(),
         steps,
         batch,
         memory_bytes_per_party: memory(spec.lanes, work, batch),
         public_model: Some(work.public_model),
-        bytes_once_per_party: before.bytes,
-        rounds_once: before.rounds,
-        seconds_once: before_seconds.seconds(),
+        bytes_once_per_party: f64::from(spec.lanes) * before.cost.bytes,
+        rounds_once: before.cost.rounds,
+        seconds_once,
         infer_seconds: Some(all),
+        scaling: scaling::rows(&simulator, spec.lanes, work.block_rows().min(rows), block),
         ..plan
     };
-    Ok(Planned { plan, data: format!("{data} ({rows} rows)"), parts: block })
+    Ok(Planned { plan, data: format!("{data} ({rows} rows)"), parts })
 }
 
 /// Largest memory of a party: rows and parameters, and what the widest layer has in flight for a block.

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use shared::model::Schedule;
 
 use super::*;
-use crate::args::RunArgs;
+use crate::args::TrainingArgs;
 
 fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
     let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -31,10 +31,10 @@ fn later_layers_win_and_origins_are_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("job.toml");
     std::fs::write(&path, "[train]\nlr = 0.25\nbatch = 32\nmomentum = 0.9\n").unwrap();
-    let args = RunArgs {
+    let args = TrainingArgs {
         job: JobArgs { config: Some(path), ..set(&["train.batch=16"]) },
         seed: Some(9),
-        ..RunArgs::default()
+        ..TrainingArgs::default()
     };
     let settings = load(&args, env(&[("MPC_TRAIN_BATCH", "8"), ("MPC_TRAIN_MOMENTUM", "0.5")])).unwrap();
     let train = &settings.job.train;

@@ -8,6 +8,7 @@ mod namespaces;
 mod profile;
 mod relay;
 mod report;
+mod scaling;
 mod system;
 
 use std::ffi::OsString;
@@ -70,16 +71,16 @@ struct Cli {
     #[arg(long, value_delimiter = ',', default_value = "w1,w2,w3-infer,relu-1e6")]
     workloads: Vec<String>,
     /// The launcher
-    #[arg(long, default_value = "target/release/mpc-launch", value_name = "FILE")]
+    #[arg(long, global = true, default_value = "target/release/mpc-launch", value_name = "FILE")]
     launcher: PathBuf,
     /// Only build and measure the networks
     #[arg(long)]
     calibrate_only: bool,
     /// Measure so often, each time with new processes
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 1, value_name = "N")]
     repeat: usize,
     /// JSON lines instead of a table
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
@@ -88,12 +89,16 @@ enum Verb {
     /// Be started by the launcher as a party: moves into the party's network and becomes the launcher's party
     #[command(hide = true)]
     Party,
+    /// What more lanes bring over a network with this round trip: `mpc-launch bench scaling` with each party behind a
+    /// link of its own
+    Scaling(scaling::Flags),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.verb {
+    let result = match &cli.verb {
         Some(Verb::Party) => become_party(),
+        Some(Verb::Scaling(flags)) => scaling::run(&cli, flags),
         None => run(&cli),
     };
     match result {
@@ -112,15 +117,12 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         workload.with_context(|| format!("--workloads {name}: {} are known", known()))
     });
     let workloads = workloads.collect::<Result<Vec<_>, _>>()?;
-    if !system::is_root() {
-        bail!("network namespaces and virtual links need root: run this as root, or with sudo");
-    }
-    let launcher = cli.launcher.canonicalize().with_context(|| cli.launcher.display().to_string())?;
-    let namespaces = Namespaces::build()?;
+    let (launcher, namespaces) = prepare(cli)?;
     let mut lines = Vec::new();
     for profile in &cli.profiles {
-        let (means, _relay, measured) = network(&namespaces, *profile)?;
-        report::show_network(*profile, means, &measured)?;
+        let shape = profile.shape();
+        let (means, _relay, measured) = network(&namespaces, shape)?;
+        report::show_network(profile.name(), shape, means, &measured)?;
         if cli.calibrate_only {
             continue;
         }
@@ -141,9 +143,17 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The launcher, and networks without any shape yet.
+fn prepare(cli: &Cli) -> anyhow::Result<(PathBuf, Namespaces)> {
+    if !system::is_root() {
+        bail!("network namespaces and virtual links need root: run this as root, or with sudo");
+    }
+    let launcher = cli.launcher.canonicalize().with_context(|| cli.launcher.display().to_string())?;
+    Ok((launcher, Namespaces::build()?))
+}
+
 /// Sets up a network and measures it: what does the delaying, the relay, the measurement.
-fn network(namespaces: &Namespaces, profile: Profile) -> anyhow::Result<(&'static str, Relay, Measured)> {
-    let shape = profile.shape();
+fn network(namespaces: &Namespaces, shape: Shape) -> anyhow::Result<(&'static str, Relay, Measured)> {
     if namespaces.shape_by_netem(shape)? {
         let relay = Relay::start(namespaces.links(&shape)?, Shape::OPEN);
         let measured = calibrate::measure(namespaces, &shape)?;
@@ -163,11 +173,21 @@ fn network(namespaces: &Namespaces, profile: Profile) -> anyhow::Result<(&'stati
 
 /// Runs a workload of the launcher with the parties in their networks; gives its line.
 fn measure(launcher: &PathBuf, namespaces: &Namespaces, arguments: &[&str]) -> anyhow::Result<Value> {
-    let wrapper = std::env::current_exe().context("own executable")?;
-    let mut command = Command::new(launcher);
-    command.arg("bench").args(arguments).args(["--output", "json", "--party-program"]).arg(wrapper);
-    command.env(NAMESPACES_VARIABLE, namespaces.paths()).env(LAUNCHER_VARIABLE, launcher);
+    let mut command = bench(launcher, namespaces);
+    command.args(arguments).args(["--output", "json", "--party-program"]).arg(wrapper()?);
     json(command)
+}
+
+/// The launcher's verb `bench`, with the parties in their networks. Whatever is to be measured goes behind.
+fn bench(launcher: &PathBuf, namespaces: &Namespaces) -> Command {
+    let mut command = Command::new(launcher);
+    command.arg("bench").env(NAMESPACES_VARIABLE, namespaces.paths()).env(LAUNCHER_VARIABLE, launcher);
+    command
+}
+
+/// This program, which moves a party into its network.
+fn wrapper() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("own executable")
 }
 
 /// What the launcher predicts for the measured network, seconds.

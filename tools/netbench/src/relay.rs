@@ -24,8 +24,14 @@ const BATCH_HEADER_BYTES: usize = 10;
 const PACKET_HEADERS_BYTES: usize = 28;
 /// A packet or batch with its header.
 const BUFFER_BYTES: usize = BATCH_HEADER_BYTES + (64 << 10);
-/// Packets taken from one link before the others and the clock are looked at again.
+/// Packets taken from one link before the others and the clock are looked at again; more where the relay rests in between.
 const BURST: usize = 16;
+const BURST_AFTER_REST: usize = 256;
+/// On a long way packets rest before they are taken in or handed out, so that one waking up serves many: this part of
+/// the way, at most so long, and not at all if that is less than a waking up. The calibration takes it off the way again.
+const REST_PART: u32 = 25;
+const REST_MAX: Duration = Duration::from_micros(100);
+const REST_MIN: Duration = Duration::from_micros(50);
 /// Longest sleep, so that the wish to stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
@@ -104,6 +110,7 @@ impl Network {
     }
 
     fn serve(mut self, links: &[File], stop: &AtomicBool) -> io::Result<()> {
+        let rest = rest(&self.shape);
         while !stop.load(Ordering::Relaxed) {
             while let Some(InFlight { to, packet }) = self.next_due(Instant::now()) {
                 deliver(&mut &links[to], packet.bytes())?;
@@ -111,15 +118,18 @@ impl Network {
             }
             let sleep = self.due.peek().map_or(SLEEP_MAX, |Reverse((due, _))| due.duration_since(Instant::now()));
             let readable = system::wait_readable(links.iter().map(AsFd::as_fd), sleep.min(SLEEP_MAX))?;
-            for (from, link) in links.iter().enumerate().filter(|(index, _)| readable[*index]) {
-                self.take_in(from, link)?;
+            if let Some(rest) = rest {
+                thread::sleep(rest);
+            }
+            for (from, link) in links.iter().enumerate().filter(|(index, _)| rest.is_some() || readable[*index]) {
+                self.take_in(from, link, if rest.is_some() { BURST_AFTER_REST } else { BURST })?;
             }
         }
         Ok(())
     }
 
-    fn take_in(&mut self, from: usize, mut link: &File) -> io::Result<()> {
-        for _ in 0..BURST {
+    fn take_in(&mut self, from: usize, mut link: &File, burst: usize) -> io::Result<()> {
+        for _ in 0..burst {
             let mut buffer = self.spare.pop().unwrap_or_else(|| vec![0; BUFFER_BYTES].into());
             match link.read(&mut buffer) {
                 Ok(length) => self.accept(from, Packet { buffer, length }, Instant::now()),
@@ -170,6 +180,12 @@ impl Network {
         }
         packet
     }
+}
+
+/// How long packets rest, if they do.
+fn rest(shape: &Shape) -> Option<Duration> {
+    let rest = (shape.round_trip / 2 / REST_PART).min(REST_MAX);
+    (rest >= REST_MIN).then_some(rest)
 }
 
 fn deliver(link: &mut &File, packet: &[u8]) -> io::Result<()> {
@@ -237,6 +253,13 @@ mod tests {
         assert_eq!(arrivals(&mut network, now + 3 * millisecond), 50);
         assert_eq!(arrivals(&mut network, now + 4 * millisecond), 50);
         assert!(network.packets.is_empty());
+    }
+
+    #[test]
+    fn packets_rest_on_long_ways_alone() {
+        let of = |profile: Profile| rest(&profile.shape());
+        assert_eq!([of(Profile::Lan), of(Profile::Metro), of(Profile::Wan)], [None, Some(REST_MAX), Some(REST_MAX)]);
+        assert_eq!(rest(&Shape::OPEN), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::calibrate::Measured;
-use crate::profile::Profile;
+use crate::profile::{Profile, Shape};
 
 /// Layout of a line.
 const SCHEMA: &str = "trefoil-netbench/1";
@@ -65,9 +65,8 @@ impl Line {
 }
 
 /// Says on standard error what a network turned out to be.
-pub(crate) fn show_network(profile: Profile, means: &str, measured: &Measured) -> anyhow::Result<()> {
+pub(crate) fn show_network(name: &str, shape: Shape, means: &str, measured: &Measured) -> anyhow::Result<()> {
     let Measured { rtt_ms, rtt_ms_p5, rtt_ms_p95, bandwidth_mbit, loss, reordered } = measured;
-    let (name, shape) = (profile.name(), profile.shape());
     let (wanted_ms, wanted_mbit) = (1e3 * shape.round_trip.as_secs_f64(), shape.rate / 1e6);
     writeln!(
         std::io::stderr(),
