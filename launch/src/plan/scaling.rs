@@ -110,7 +110,7 @@ pub(super) fn assumptions(simulator: &Simulator<'_>) -> Vec<String> {
     });
     assumptions.push(format!(
         "of what other lanes of the host compute and send, a lane waits for {:.0} %; rounds do not get more with lanes",
-        100.0 * host.contention
+        100.0 * simulator.contention()
     ));
     assumptions.push("batches that large still train as well, and nobody waits for a slow machine".into());
     assumptions
