@@ -10,7 +10,7 @@ use orchestrator::{Deadlines, Ending, LocalJob, Notice, Outcome, State, run};
 use shared::ids::{JobId, PartyId};
 use shared::job::{JobSpec, Micro, Operation, PROTOCOL_VERSION, ProtocolSpec, Reveal, Work};
 use shared::share::Addend;
-use shared::wire::{FailureKind, Setup};
+use shared::wire::{DeviceChoice, FailureKind, Setup};
 
 struct Run {
     ending: Ending,
@@ -43,6 +43,8 @@ fn job(program: PathBuf, script: &str) -> LocalJob {
         job: spec.clone(),
         party,
         epoch: 1,
+        device: DeviceChoice::Cpu,
+        oversubscribe: false,
         folder: ".".into(),
         metrics: None,
     });
