@@ -50,9 +50,14 @@ fn refused_csv(csv: &str) -> String {
 fn help_is_as_recorded() {
     let snapshot = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/help.txt");
     let mut text = String::new();
-    for arguments in
-        [&["--help"][..], &["run", "--help"], &["infer", "--help"], &["plan", "--help"], &["bench", "--help"]]
-    {
+    for arguments in [
+        &["--help"][..],
+        &["run", "--help"],
+        &["infer", "--help"],
+        &["plan", "--help"],
+        &["bench", "--help"],
+        &["bench", "scaling", "--help"],
+    ] {
         let output = launch(folder().path(), arguments);
         assert!(output.status.success());
         text += &format!("$ mpc-launch {}\n{}\n", arguments.join(" "), stdout(&output));
@@ -132,6 +137,14 @@ fn an_inference_is_planned_block_by_block() {
     assert!((number(&near, "infer_seconds") - sum).abs() < 1e-9, "{near}");
     let far = plan(&["--rtt-ms", "40", "--bandwidth-mbit", "100", "--public-model"]);
     assert!(number(&far, "seconds_per_step") > 2.0 * number(&near, "seconds_per_step") && far["public_model"] == true);
+    // Two lanes take a block each, with nothing to sum: what is planned is one of the ways to scale.
+    let two = plan(&["--gpus", "2", "--device", "h200", "--net", "100gbit,0.1ms"]);
+    assert_eq!((number(&two, "steps"), number(&two, "batch"), number(&two, "seconds_allreduce")), (5.0, 256.0, 0.0));
+    assert_eq!(number(&two, "bytes_per_step_per_party"), 2.0 * number(&near, "bytes_per_step_per_party"));
+    assert_eq!((&two["device"], &two["device_measured"]), (&"h200".into(), &false.into()));
+    let row = two["scaling"].as_array().and_then(|rows| rows.iter().find(|row| row["lanes"] == 2)).expect("a row");
+    assert_eq!(row["weak"]["seconds_per_step"], two["seconds_per_step"]);
+    assert!(number(&row["strong"], "seconds_per_step") < number(&two, "seconds_per_step"), "{row}");
     let text = stdout(&launch(folder.path(), &["plan", "--infer", "--workload", "resnet18"]));
     for part in ["before the first row", "linear-1", "predicted inference time", "predictions, to their owner alone"] {
         assert!(text.contains(part), "{part}: {text}");
@@ -205,6 +218,64 @@ fn bad_usage_is_refused() {
     }
     assert!(refused(&["--gpus", "many"], None).contains("invalid value"));
     assert!(refused(&["bench", "w9"], None).contains("possible values"));
+}
+
+#[test]
+fn what_cannot_be_scaled_or_predicted_is_refused() {
+    let elsewhere = folder();
+    let own = elsewhere.path().join("own.toml");
+    std::fs::write(&own, "name = 3").expect("the folder can be written");
+    let own = own.display().to_string();
+    let cases: [(&[&str], &str); 14] = [
+        (&["bench"], "required arguments were not provided"),
+        (&["bench", "scaling", "--gpus", "0"], "--gpus 0: 0 is out of range: 1 to 64 lanes (GPUs) per party"),
+        (&["bench", "scaling", "--gpus", "1,4,2"], "--gpus 1,4,2: the counts must grow, as in 1,2,4"),
+        (&["bench", "scaling", "--gpus", "1,1"], "the counts must grow"),
+        (&["bench", "scaling", "--gpus", "1,many"], "invalid value 'many'"),
+        (&["bench", "scaling", "--workload", "w4"], "possible values: w2, w3"),
+        (&["bench", "scaling", "--repeat", "0"], "at least one run is needed"),
+        (&["bench", "scaling", "--set", "train.batch=2"], "4 lanes for 2 samples of a batch"),
+        (&["bench", "scaling", "--out", "none/a.svg"], "none/a.svg"),
+        (&["plan", "--net", "100gbit"], "RATE,ROUND-TRIP[,LOSS] is due, as in 100gbit,0.1ms"),
+        (&["plan", "--net", "fast,1ms"], "the rate \"fast\" is no number with a unit (kbit, mbit, gbit)"),
+        (&["plan", "--net", "1gbit,5ms", "--rtt-ms", "5"], "cannot be used with"),
+        (&["plan", "--device", "b200"], "--device b200: cpu and h200 come with the program"),
+        (&["plan", "--calibration", &own], "own.toml"),
+    ];
+    for (arguments, message) in cases {
+        let error = refused(arguments, None);
+        assert!(error.contains(message), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn a_plan_for_another_machine_says_what_it_takes_for_granted() {
+    let arguments = ["plan", "--workload", "w2", "--gpus", "8", "--device", "h200", "--net", "100gbit,0.1ms"];
+    let text = stdout(&launch(folder().path(), &arguments));
+    for part in
+        ["not measured", "per step, party and lane", "sum among lanes", "a GPU for each lane", "100 Gbit/s, 0.1 ms"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let output = launch(folder().path(), &[&arguments[..], &["--output", "json"]].concat());
+    let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!((&plan["device"], &plan["device_measured"], &plan["lanes"]), (&"h200".into(), &false.into(), &8.into()));
+    let rows = plan["scaling"].as_array().expect("a row for each lane count");
+    let lanes: Vec<u64> = rows.iter().filter_map(|row| row["lanes"].as_u64()).collect();
+    assert_eq!(lanes, [1, 2, 4, 8, 16, 32, 64]);
+    let number = |value: &serde_json::Value| value.as_f64().expect("a number");
+    for row in rows {
+        for way in [&row["weak"], &row["strong"]] {
+            let keys = ["seconds_compute", "seconds_transfer", "seconds_rounds", "seconds_allreduce"];
+            let sum: f64 = keys.iter().map(|key| number(&way[*key])).sum();
+            assert!((sum / number(&way["seconds_per_step"]) - 1.0).abs() < 1e-9, "{way}");
+            assert!((number(&way["efficiency"]) * number(&row["lanes"]) / number(&way["speedup"]) - 1.0).abs() < 1e-9);
+        }
+    }
+    // What is planned is one of them.
+    let planned = rows.iter().find(|row| row["lanes"] == 8).expect("the planned lanes");
+    assert_eq!(planned["strong"]["seconds_per_step"], plan["seconds_per_step"]);
+    assert!(plan["assumptions"].as_array().is_some_and(|lines| lines.len() >= 4), "{plan}");
 }
 
 #[test]

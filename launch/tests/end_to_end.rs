@@ -154,3 +154,27 @@ fn a_killed_launcher_leaves_no_orphans() {
     child.wait().expect("it was killed");
     wait_for("parties end", Duration::from_secs(10), || pids.iter().all(|&pid| !alive(pid)));
 }
+
+/// Three processes for each lane count; what is counted must be what the dry run says, and the chart and the numbers
+/// are of one run.
+#[test]
+fn lanes_are_measured_and_drawn() {
+    let folder = folder();
+    let arguments =
+        ["bench", "scaling", "--gpus", "1,2", "--runs", "2", "--output", "json,svg", "--out", "scaling.svg"];
+    let output = launch(folder.path(), &[&arguments[..], &["--set", "train.batch=16"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("one JSON object on standard output");
+    let points = report["points"].as_array().expect("points");
+    let number = |point: &Value, key: &str| point[key].as_f64().expect("a number");
+    assert_eq!(points.len(), 4);
+    for point in points {
+        let counted = number(point, "bytes_predicted") / number(point, "bytes_sent_per_party");
+        assert!((counted - 1.0).abs() < 0.01 && number(point, "rounds") > 10.0, "{point}");
+        assert!(number(point, "seconds_min") > 0.0 && number(point, "seconds_least") > 0.0, "{point}");
+    }
+    assert_eq!((points[1]["mode"].as_str(), points[1]["batch"].as_u64()), (Some("weak"), Some(32)));
+    let chart = fs::read_to_string(folder.path().join("scaling.svg")).expect("the chart is there");
+    assert!(chart.contains("<title") && chart.trim_end().ends_with("</svg>"));
+    assert_eq!(fs::read_dir(folder.path()).expect("the folder exists").count(), 1, "nothing else is left");
+}

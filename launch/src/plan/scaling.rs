@@ -109,7 +109,7 @@ pub(super) fn assumptions(simulator: &Simulator<'_>, work: &job::Work) -> Vec<St
     });
     assumptions.push(format!(
         "of what other lanes of the host compute and send, a lane waits for {:.0} %; rounds do not get more with lanes",
-        100.0 * host.contention
+        100.0 * simulator.contention()
     ));
     assumptions.push("nobody waits for a slow machine".into());
     if matches!(work, job::Work::Train(_)) {

@@ -67,7 +67,7 @@ pub(crate) struct Host {
     pub(crate) local_hop_seconds: f64,
     /// Likewise, between hosts.
     pub(crate) remote_hop_seconds: f64,
-    /// How much of what other lanes compute and send a lane waits for: 0 to 1.
+    /// How much of what other lanes compute and send a lane waits for, between hosts: 0 to 1.
     pub(crate) contention: f64,
 }
 
@@ -227,7 +227,7 @@ mod tests {
             |from: &str, to: &str| Calibration::read(&good.replace(from, to), "own.toml").unwrap_err().to_string();
         let error = refused("kernel_seconds = 0.0", "kernel_seconds = -1.0");
         assert_eq!(error, "calibration own.toml: device.kernel_seconds = -1 must not be negative");
-        assert!(refused("contention = 0.6", "contention = 1.5").contains("host.contention = 1.5 must be from 0 to 1"));
+        assert!(refused("contention = 0.7", "contention = 1.5").contains("host.contention = 1.5 must be from 0 to 1"));
         assert!(refused("calibration/1", "calibration/2").contains("is due"));
         assert!(refused("[host]", "[host]\ncoars = 3").contains("unknown field `coars`"));
         assert!(refused("[[12.8e6, 0.32e-3], ", "[[12.8e9, 0.32e-3], ").contains("device.products must be pairs"));

@@ -129,11 +129,11 @@ impl Simulator<'_> {
     /// A step of `lanes` lanes per party that each do `work`.
     pub(crate) fn forecast(&self, work: &Work, lanes: u16) -> Forecast {
         let (compute, transfer) = (self.compute(work, lanes), self.transfer(work.cost.bytes, lanes));
-        let contention = self.calibration.host.contention;
+        let contention = self.contention();
         let forecast = Forecast {
             compute: compute.at(contention),
             transfer: transfer.at(contention),
-            rounds: self.rounds(&work.cost),
+            rounds: self.rounds(&work.cost, lanes).at(contention),
             allreduce: self.allreduce(work.parameters, lanes),
         };
         // No overlap makes more of cores or links than there is.
@@ -161,6 +161,12 @@ impl Simulator<'_> {
     /// Hosts that a party's lanes fill.
     pub(crate) fn hosts(&self, lanes: u16) -> u16 {
         lanes.div_ceil(self.calibration.host.lanes_max)
+    }
+
+    /// Of what other lanes want, the part that is in the way. On one machine a wait for a peer is a wait for its
+    /// computing, which the same cores do: nothing is hidden.
+    pub(crate) fn contention(&self) -> f64 {
+        if self.network == Network::Local { 1.0 } else { self.calibration.host.contention }
     }
 
     /// Lanes of the fullest host.
@@ -205,15 +211,18 @@ impl Simulator<'_> {
         Demand { own, all: own * self.lanes_per_host(lanes) }
     }
 
-    fn rounds(&self, cost: &Cost) -> f64 {
+    fn rounds(&self, cost: &Cost, lanes: u16) -> Demand {
         let host = &self.calibration.host;
         let Network::Remote(Link { round_trip, loss, .. }) = self.network else {
-            return cost.rounds * host.local_hop_seconds;
+            // All of it is work of cores, which lanes share.
+            let own = cost.rounds * host.local_hop_seconds;
+            return Demand { own, all: own * self.lanes_per_host(lanes) * self.cores.min(1.0) / self.cores };
         };
         // A message is complete when its last packet is. A hop is at least one packet to each peer.
         let packets_per_hop = (cost.bytes / PACKET_BYTES / cost.rounds.max(1.0)).max(2.0);
         let stalled = 1.0 - (1.0 - loss).powf(packets_per_hop);
-        cost.rounds * (round_trip / 2.0 + host.remote_hop_seconds + stalled * (round_trip + ACK_DELAY_SECONDS))
+        let hop = round_trip / 2.0 + host.remote_hop_seconds + stalled * (round_trip + ACK_DELAY_SECONDS);
+        Demand { own: cost.rounds * hop, all: cost.rounds * hop }
     }
 
     /// The gradient is summed and shared out, the weights are gathered: each lane takes in what the others have. Between

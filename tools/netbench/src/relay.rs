@@ -27,11 +27,10 @@ const BUFFER_BYTES: usize = BATCH_HEADER_BYTES + (64 << 10);
 /// Packets taken from one link before the others and the clock are looked at again; more where the relay rests in between.
 const BURST: usize = 16;
 const BURST_AFTER_REST: usize = 256;
-/// On a long way packets rest before they are taken in or handed out, so that one waking up serves many: this part of
-/// the way, at most so long, and not at all if that is less than a waking up. The calibration takes it off the way again.
-const REST_PART: u32 = 25;
-const REST_MAX: Duration = Duration::from_micros(100);
-const REST_MIN: Duration = Duration::from_micros(50);
+/// On a long way packets rest so long before they are taken in or handed out, so that one waking up serves many. The
+/// calibration takes it off the way again; a short way has none.
+const REST: Duration = Duration::from_micros(200);
+const WAY_MIN: Duration = Duration::from_micros(1500);
 /// Longest sleep, so that the wish to stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
 
@@ -184,8 +183,7 @@ impl Network {
 
 /// How long packets rest, if they do.
 fn rest(shape: &Shape) -> Option<Duration> {
-    let rest = (shape.round_trip / 2 / REST_PART).min(REST_MAX);
-    (rest >= REST_MIN).then_some(rest)
+    (shape.round_trip / 2 >= WAY_MIN).then_some(REST)
 }
 
 fn deliver(link: &mut &File, packet: &[u8]) -> io::Result<()> {
@@ -258,7 +256,7 @@ mod tests {
     #[test]
     fn packets_rest_on_long_ways_alone() {
         let of = |profile: Profile| rest(&profile.shape());
-        assert_eq!([of(Profile::Lan), of(Profile::Metro), of(Profile::Wan)], [None, Some(REST_MAX), Some(REST_MAX)]);
+        assert_eq!([of(Profile::Lan), of(Profile::Metro), of(Profile::Wan)], [None, Some(REST), Some(REST)]);
         assert_eq!(rest(&Shape::OPEN), None);
     }
 
