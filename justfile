@@ -12,6 +12,14 @@ check:
 test:
     cargo test --release
 
+# The scheduler in random histories; a failure prints its seed and the smallest history that shows it.
+simulate seeds="10000":
+    TREFOIL_SIMULATION_SEEDS={{seeds}} cargo test --release -p orchestrator --test simulation -- --nocapture invariants
+
+# How long a scheduling decision takes with 1,000 hosts and 10,000 jobs.
+load:
+    cargo test --release -p orchestrator --test load -- --ignored --nocapture
+
 # Tests that need a GPU.
 gpu-test:
     cargo test --release -p party-node --all-features -- --ignored cuda
@@ -26,8 +34,10 @@ examples:
 bench:
     cargo run --release --bin mpc-launch -- bench w1 --output json
     cargo run --release --bin mpc-launch -- bench w2 --output json
+    cargo run --release --bin mpc-launch -- bench w3 --output json
     cargo run --release --bin mpc-launch -- bench w4 --output json
     cargo run --release --bin mpc-launch -- bench w5 --output json
+    cargo run --release --bin mpc-launch -- bench micro --output json
 
 # Three network namespaces, LAN, metro and WAN: what the reference workloads take and what `plan` predicts. Needs root.
 netbench *flags:

@@ -63,7 +63,7 @@ pub(crate) enum Verb {
     /// Show what a job will cost and reveal, without running it
     Plan(Box<PlanArgs>),
     /// Measure a reference workload with the same processes and the same wire
-    Bench(BenchCommand),
+    Bench(Box<BenchCommand>),
     /// Be one party; started by `run`, takes its orders on standard input
     #[command(hide = true)]
     Party {

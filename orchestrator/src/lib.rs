@@ -7,6 +7,8 @@
 pub mod control;
 pub mod processes;
 pub mod rendezvous;
+pub mod schedule;
+pub mod store;
 
 pub use processes::{LocalJob, Notice, run};
 pub use rendezvous::{Deadlines, Ending, JobFailure, Outcome, State};

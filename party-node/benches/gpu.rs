@@ -15,7 +15,8 @@ const RUNS: usize = 9;
 
 fn main() -> io::Result<()> {
     let emulated = std::env::args().any(|arg| arg == "--emulated");
-    let gpu = if emulated { Gpu::emulated(4 << 30).ok_or("no C++ compiler") } else { Gpu::open(0).map_err(|_| "no GPU") };
+    let gpu =
+        if emulated { Gpu::emulated(4 << 30).ok_or("no C++ compiler") } else { Gpu::open(0).map_err(|_| "no GPU") };
     let gpu = match gpu {
         Ok(gpu) => gpu,
         Err(why) => {
@@ -120,11 +121,17 @@ impl Bench<'_> {
         self.line("keystream_add", &shape, 2.0 * bytes, "GB/s", added, copied)?;
         let sum = self.time(|| gpu.add_assign(z.borrow_mut().span_mut(), y.span()));
         self.line("add_assign", &shape, 3.0 * bytes, "GB/s", sum, 1.5 * copied)?;
-        let product =
-            self.time(|| drop(gpu.product_of_sums(1, 2, [x.span(), y.span()], [y.span(), x.span()])));
+        let product = self.time(|| drop(gpu.product_of_sums(1, 2, [x.span(), y.span()], [y.span(), x.span()])));
         self.line("product_of_sums", &shape, 5.0 * bytes, "GB/s", product, 2.5 * copied)?;
         let planes = self.time(|| drop(gpu.bit_planes(x.span(), 0, 31)));
-        self.line("bit_planes", &shape, bytes * (1.0 + 31.0 / 64.0), "GB/s", planes, copied * (1.0 + 31.0 / 64.0) / 2.0)?;
+        self.line(
+            "bit_planes",
+            &shape,
+            bytes * (1.0 + 31.0 / 64.0),
+            "GB/s",
+            planes,
+            copied * (1.0 + 31.0 / 64.0) / 2.0,
+        )?;
         let packed = self.time(|| drop(gpu.pack(x.span(), 17)));
         self.line("pack", &shape, bytes * (1.0 + 17.0 / 64.0), "GB/s", packed, copied * (1.0 + 17.0 / 64.0) / 2.0)
     }

@@ -199,21 +199,23 @@ impl<T> Run<T> {
     }
 }
 
-/// What worlds compute with: the processor, or the emulated GPU where the environment asks for it, so that every test of
-/// a protocol is one of the GPU's kernels, too.
+/// What worlds compute with: the processor, or a GPU or its stand-in where the environment asks for it, so that every test
+/// of a protocol is one of the GPU's kernels, too.
 fn test_device() -> Arc<dyn Compute> {
     match std::env::var("MPC_TEST_DEVICE").as_deref() {
         Err(_) | Ok("cpu") => Arc::new(CpuDevice::new(1)),
         #[cfg(feature = "cuda")]
-        Ok("emulated") => emulated_gpu().expect("a C++ compiler for the emulated GPU"),
-        Ok(other) => panic!("MPC_TEST_DEVICE={other}: cpu or emulated"),
+        Ok("emulated") => Arc::new(GpuDevice::new(emulated_gpu().expect("a C++ compiler for the emulated GPU"))),
+        #[cfg(feature = "cuda")]
+        Ok("cuda") => Arc::new(GpuDevice::new(Gpu::open(0).expect("a GPU that can be used"))),
+        Ok(other) => panic!("MPC_TEST_DEVICE={other}: cpu, emulated or cuda"),
     }
 }
 
 /// A stand-in for a GPU that plays its kernels on the processor; none without a C++ compiler.
 #[cfg(feature = "cuda")]
-pub fn emulated_gpu() -> Option<Arc<dyn Compute>> {
-    Gpu::emulated(1 << 30).map(|gpu| Arc::new(GpuDevice::new(gpu)) as Arc<dyn Compute>)
+pub fn emulated_gpu() -> Option<Gpu> {
+    Gpu::emulated(1 << 30)
 }
 
 /// What one party did.

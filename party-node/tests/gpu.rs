@@ -1,11 +1,13 @@
-//! Training on GPUs gives the same shares as on processors, bit by bit, whatever each party computes with. The GPU is an
-//! emulated one, which plays the same kernels.
+//! Training on GPUs gives the same shares as on processors, bit by bit, whatever each party computes with, and no share
+//! visits the host on the way. The GPU is an emulated one, which plays the same kernels; with `MPC_TEST_DEVICE=cuda` it
+//! is the first of this machine.
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use party_node::compute::{Compute, CpuDevice};
+use party_node::compute::cuda::Gpu;
+use party_node::compute::{Compute, CpuDevice, GpuDevice};
 use party_node::train::{PartyData, TrainingData};
 use party_node::world::{World, emulated_gpu};
 use shared::ids::PartyId;
@@ -62,18 +64,30 @@ fn trained(job: &JobSpec, device: impl Fn(PartyId) -> Arc<dyn Compute>) -> Vec<(
     outcomes.into_iter().map(first).map(|outcome| (outcome.parameters.unwrap(), outcome.opened)).collect()
 }
 
+/// Whether a GPU takes the place of the emulated one.
+fn on_gpu() -> bool {
+    std::env::var("MPC_TEST_DEVICE").is_ok_and(|device| device == "cuda")
+}
+
 fn check(model: &Model, train: &TrainSpec, lanes: u16) {
-    let Some(_) = emulated_gpu() else {
+    if !on_gpu() && emulated_gpu().is_none() {
         assert!(std::env::var_os("CI").is_none(), "a C++ compiler belongs to the machines that check changes");
         return;
+    }
+    let gpus = Mutex::new(Vec::new());
+    let gpu = || {
+        let gpu = if on_gpu() { Gpu::open(0).unwrap() } else { emulated_gpu().unwrap() };
+        gpus.lock().unwrap().push(gpu.clone());
+        Arc::new(GpuDevice::new(gpu)) as Arc<dyn Compute>
     };
-    let gpu = || emulated_gpu().unwrap();
     let cpu = || Arc::new(CpuDevice::new(1)) as Arc<dyn Compute>;
     let job = job(model.clone(), train.clone(), lanes);
     let want = trained(&job, |_| cpu());
     assert!(want == trained(&job, |_| gpu()), "three GPUs: {model:?}");
     let mixed = trained(&job, |party| if party.index() == 1 { gpu() } else { cpu() });
     assert!(want == mixed, "a GPU beside processors: {model:?}");
+    let visits: Vec<u64> = gpus.lock().unwrap().iter().map(Gpu::visits).collect();
+    assert!(visits.iter().all(|visits| *visits == 0), "words came to the host to be computed with: {visits:?}");
 }
 
 #[test]

@@ -20,7 +20,7 @@ const LAYERS: &[&[&str]] = &[
 /// Where `unsafe` may stand: kernels, the GPU collective, and what only the operating system can do.
 const UNSAFE_ALLOWED: &[&str] = &[
     "party-node/src/compute/",
-    "party-node/src/collective/nccl.rs",
+    "party-node/src/collective/nccl/",
     "party-node/src/runtime/process.rs",
     "tools/netbench/src/system.rs",
 ];

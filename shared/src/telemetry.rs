@@ -37,6 +37,12 @@ pub enum Unit {
     Bytes,
     /// Seconds.
     Seconds,
+    /// A part of a whole, 0 to 1.
+    Ratio,
+    /// Watts.
+    Watts,
+    /// Degrees Celsius.
+    Celsius,
 }
 
 const PARTY: &[&str] = &["job_id", "party"];
@@ -44,6 +50,7 @@ const LANE: &[&str] = &["job_id", "party", "lane"];
 const PHASE: &[&str] = &["job_id", "party", "lane", "phase"];
 const REVEAL: &[&str] = &["job_id", "party", "lane", "what"];
 const PEER: &[&str] = &["job_id", "party", "lane", "peer"];
+const GPU: &[&str] = &["job_id", "party", "gpu"];
 
 const fn metric(
     name: &'static str,
@@ -182,6 +189,48 @@ pub const BASELINE_SAMPLES_PER_SECOND: Metric = metric(
     "Training speed of one lane on the job's batch, from the calibration run; 0 until it is measured.",
 );
 
+/// How busy a GPU is.
+pub const GPU_UTILISATION: Metric = metric(
+    "mpc_gpu_utilisation_ratio",
+    MetricKind::Gauge,
+    Unit::Ratio,
+    GPU,
+    "Part of the last moments in which any kernel ran on a GPU of this machine, whoever started it; gpu as nvidia-smi \
+     counts. Absent without NVML, as all of mpc_gpu_*.",
+);
+/// Memory of a GPU.
+pub const GPU_MEMORY: Metric = metric(
+    "mpc_gpu_memory_bytes",
+    MetricKind::Gauge,
+    Unit::Bytes,
+    &["job_id", "party", "gpu", "kind"],
+    "Memory of a GPU of this machine: kind used, by all programs, or free.",
+);
+/// Power of a GPU.
+pub const GPU_POWER: Metric = metric(
+    "mpc_gpu_power_watts",
+    MetricKind::Gauge,
+    Unit::Watts,
+    GPU,
+    "What a GPU of this machine draws, its memory included.",
+);
+/// Temperature of a GPU.
+pub const GPU_TEMPERATURE: Metric = metric(
+    "mpc_gpu_temperature_celsius",
+    MetricKind::Gauge,
+    Unit::Celsius,
+    GPU,
+    "Temperature of a GPU of this machine.",
+);
+/// Critical errors of a GPU.
+pub const GPU_XID_ERRORS: Metric = metric(
+    "mpc_gpu_xid_errors_total",
+    MetricKind::Counter,
+    Unit::None,
+    GPU,
+    "Critical errors (XID) of a GPU of this machine since the party's first scrape; the kernel log has their numbers.",
+);
+
 const SCALING_POINT: &[&str] = &["workload", "mode", "gpus"];
 
 /// Measured speed.
@@ -282,6 +331,11 @@ pub const ALL: &[Metric] = &[
     LAST_STEP_TIMESTAMP,
     REVEALS,
     BASELINE_SAMPLES_PER_SECOND,
+    GPU_UTILISATION,
+    GPU_MEMORY,
+    GPU_POWER,
+    GPU_TEMPERATURE,
+    GPU_XID_ERRORS,
 ];
 
 /// Upper bounds of the buckets of waits: on one host tens of microseconds, between sites tens of milliseconds.
@@ -304,15 +358,22 @@ mod tests {
             let stem = metric.name.strip_suffix("_total").unwrap_or(metric.name);
             assert_eq!(stem != metric.name, metric.kind == MetricKind::Counter, "{}", metric.name);
             assert!(metric.name.starts_with("mpc_"), "{}", metric.name);
-            assert!(metric.unit != Unit::Seconds || stem.ends_with("_seconds"), "{}", metric.name);
-            assert!(metric.unit != Unit::Bytes || stem.ends_with("_bytes"), "{}", metric.name);
+            let ending = match metric.unit {
+                Unit::None => "",
+                Unit::Bytes => "_bytes",
+                Unit::Seconds => "_seconds",
+                Unit::Ratio => "_ratio",
+                Unit::Watts => "_watts",
+                Unit::Celsius => "_celsius",
+            };
+            assert!(stem.ends_with(ending), "{}", metric.name);
             assert!(metric.help.ends_with('.'), "{}", metric.name);
         }
     }
 
     #[test]
     fn labels_are_those_that_dashboards_may_use() {
-        let bounded = ["job_id", "party", "lane", "phase", "peer", "gpus", "what", "workload", "mode"];
+        let bounded = ["job_id", "party", "lane", "phase", "peer", "gpu", "gpus", "kind", "what", "workload", "mode"];
         for metric in ALL.iter().chain(SCALING).filter(|metric| !metric.name.ends_with("_info")) {
             assert!(metric.labels.iter().all(|label| bounded.contains(label)), "{}", metric.name);
         }

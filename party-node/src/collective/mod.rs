@@ -2,14 +2,25 @@
 //!
 //! Addition wraps modulo 2^64, so a sum of additive shares over lanes is exactly the share of the sum.
 
+#[cfg(test)]
+mod conformance;
 mod host;
+mod meeting;
+#[cfg(any(feature = "cuda", test))]
+mod nccl;
+mod open;
 
 use std::ops::Range;
 use std::time::Duration;
 
 pub use host::{HostMember, host, host_with_timeout};
+pub use open::{Opened, open};
 
-use crate::compute::Words;
+use crate::compute::{DeviceError, Words};
+
+/// How long lanes wait for the last one. Long, since one lane alone may measure or evaluate while the others wait;
+/// a lane that fails is noticed at once, whatever this says.
+const LANE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// One lane's place in a group of lanes that compute together.
 ///
@@ -72,6 +83,17 @@ pub enum CollectiveError {
         /// Ours.
         ours: String,
     },
+    /// NCCL failed, or did not get on.
+    #[error("NCCL failed in {what}: {detail}; start the job again with NCCL_DEBUG=INFO to see why")]
+    Nccl {
+        /// What was under way.
+        what: &'static str,
+        /// What it says.
+        detail: String,
+    },
+    /// This lane's device failed.
+    #[error("{0}")]
+    Device(DeviceError),
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Element-wise steps of the protocols on words wherever they lie: each runs where its first operand does.
 
 use super::cpu::elementwise as host;
-use super::words::{Slice, SliceMut, Words};
+use super::words::{Payload, Slice, SliceMut, Words};
 
 /// Names steps that change words in place, on the host and on a GPU: operands that are read, then numbers.
 macro_rules! in_place {
@@ -205,15 +205,12 @@ pub fn packed_bytes(len: usize, bits: u32) -> usize {
 }
 
 /// Packs the low `bits` bits of every word, little-endian, without gaps, to be sent.
-pub fn pack<'a>(words: impl Into<Slice<'a>>, bits: u32) -> Vec<u8> {
+pub fn pack<'a>(words: impl Into<Slice<'a>>, bits: u32) -> Payload<'static> {
     match words.into() {
-        Slice::Host(words) => host::pack(words, bits),
+        Slice::Host(words) => Payload::Now(host::pack(words, bits).into()),
         #[cfg(feature = "cuda")]
         Slice::Gpu(gpu, words) => {
-            let mut bytes = vec![0; packed_bytes(words.len(), bits)];
-            // A failure is remembered by the device, which the lane asks before it sends.
-            let _ = gpu.read(gpu.pack(words, bits).span(), &mut bytes);
-            bytes
+            Payload::Later(gpu.start_read(gpu.pack(words, bits).span(), packed_bytes(words.len(), bits)))
         }
     }
 }

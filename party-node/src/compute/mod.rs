@@ -21,7 +21,7 @@ pub use cpu::{CpuDevice, Path};
 #[cfg(feature = "cuda")]
 pub use gpu::GpuDevice;
 pub use open::{Opened, gpus, open};
-pub use words::{Slice, SliceMut, Words};
+pub use words::{Payload, Slice, SliceMut, Words};
 
 /// A matrix operand `kx * x + ky * y`, combined while it is packed.
 ///

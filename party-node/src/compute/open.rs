@@ -10,6 +10,8 @@ use super::{Compute, CpuDevice, DeviceError};
 pub struct Opened {
     /// One for each lane.
     pub devices: Vec<Arc<dyn Compute>>,
+    /// The number of each lane's GPU; none of lanes that compute on processors.
+    pub gpus: Vec<usize>,
     /// `GPU 0: NVIDIA H200, ...` or why there is none.
     pub remark: String,
 }
@@ -35,7 +37,7 @@ pub fn open(
 
 fn on_cpu(lanes: usize, threads: usize, remark: String) -> Opened {
     let devices = (0..lanes).map(|_| Arc::new(CpuDevice::new(threads)) as Arc<dyn Compute>).collect();
-    Opened { devices, remark }
+    Opened { devices, gpus: Vec::new(), remark }
 }
 
 /// How many GPUs can be used, one at least; else why none can.
@@ -56,12 +58,14 @@ fn on_gpus(lanes: usize, count: usize, [first, stride]: [usize; 2], may_share: b
         let remedy = "take fewer lanes, or let lanes share GPUs with --oversubscribe";
         return Err(DeviceError(format!("{lanes} lanes and {count} GPUs: {remedy}")));
     }
-    let mut opened = Opened { devices: Vec::with_capacity(lanes), remark: String::new() };
+    let mut opened =
+        Opened { devices: Vec::with_capacity(lanes), gpus: Vec::with_capacity(lanes), remark: String::new() };
     for lane in 0..lanes {
         let ordinal = (stride * lane + first) % count;
         let gpu = super::cuda::Gpu::open(ordinal).map_err(|error| DeviceError(error.to_string()))?;
         let join = if lane > 0 { "; " } else { "" };
         opened.remark += &format!("{join}lane {lane}: GPU {ordinal}, {}", gpu.name());
+        opened.gpus.push(ordinal);
         opened.devices.push(Arc::new(super::GpuDevice::new(gpu)));
     }
     Ok(opened)

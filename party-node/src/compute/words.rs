@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Range;
 
 #[cfg(feature = "cuda")]
-use super::cuda::{Gpu, Memory as GpuMemory, Span, SpanMut};
+use super::cuda::{Gpu, Memory as GpuMemory, Reading, Span, SpanMut};
 
 /// A vector of ring words.
 #[derive(Clone)]
@@ -39,6 +39,31 @@ pub enum SliceMut<'a> {
     /// In a GPU's.
     #[cfg(feature = "cuda")]
     Gpu(Gpu, SpanMut<'a>),
+}
+
+/// Bytes of a message.
+pub enum Payload<'a> {
+    /// They are here.
+    Now(Cow<'a, [u8]>),
+    /// They are on their way from a GPU.
+    #[cfg(feature = "cuda")]
+    Later(Reading),
+}
+
+impl Payload<'_> {
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Now(bytes) => bytes.len(),
+            #[cfg(feature = "cuda")]
+            Self::Later(reading) => reading.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Words {
@@ -159,12 +184,30 @@ impl<'a> Slice<'a> {
         }
     }
 
-    /// The words in this process's memory.
-    pub fn on_host(self) -> Cow<'a, [u64]> {
+    /// The words as bytes of a message.
+    pub fn leaving(self) -> Payload<'a> {
+        match self {
+            Self::Host(words) => Payload::Now(Cow::Borrowed(bytemuck::cast_slice(words))),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => Payload::Later(gpu.start_read(words, 8 * words.len())),
+        }
+    }
+
+    /// The words in this process's memory, for other devices to work on.
+    pub fn fetched(self) -> Cow<'a, [u64]> {
         match self {
             Self::Host(words) => Cow::Borrowed(words),
             #[cfg(feature = "cuda")]
             Self::Gpu(gpu, words) => Cow::Owned(fetched(gpu, words)),
+        }
+    }
+
+    /// The words in this process's memory, to compute with them there: for what a GPU has no kernel.
+    pub fn on_host(self) -> Cow<'a, [u64]> {
+        match self {
+            Self::Host(words) => Cow::Borrowed(words),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(gpu, words) => Cow::Owned(gpu.visit(words)),
         }
     }
 
@@ -182,7 +225,7 @@ impl<'a> Slice<'a> {
         match self {
             Self::Host(words) => function(words).into(),
             #[cfg(feature = "cuda")]
-            Self::Gpu(gpu, words) => gpu.upload(&function(&fetched(gpu, words))).into(),
+            Self::Gpu(gpu, words) => gpu.upload(&function(&gpu.visit(words))).into(),
         }
     }
 
@@ -264,7 +307,7 @@ impl SliceMut<'_> {
             Self::Host(words) => function(words),
             #[cfg(feature = "cuda")]
             Self::Gpu(gpu, words) => {
-                let mut changed = fetched(&gpu, words.span());
+                let mut changed = gpu.visit(words.span());
                 function(&mut changed);
                 gpu.write(words, &changed);
             }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::replay::Recording;
 use super::{Kernel, Pass};
 use crate::compute::cpu::registers;
-use crate::compute::{Compute, ConvShape, CpuDevice, Operand, Path, Sum, Words, elementwise};
+use crate::compute::{Compute, ConvShape, CpuDevice, Operand, Path, Payload, Sum, Words, elementwise};
 
 /// Does something and says how many seconds that took.
 type Timed<'a> = Box<dyn FnMut() -> f64 + 'a>;
@@ -40,7 +40,9 @@ impl<'a> Trial<'a> {
                 packing(len, bits, move || drop(black_box(elementwise::pack(black_box(&words), bits))))
             }
             Kernel::Unpack { words: len, bits } => {
-                let bytes = elementwise::pack(&words(6, len), bits);
+                let Payload::Now(bytes) = elementwise::pack(&words(6, len), bits) else {
+                    unreachable!("words of the host")
+                };
                 packing(len, bits, move || drop(black_box(device.unpack(black_box(&bytes), len, bits))))
             }
         }

@@ -12,7 +12,7 @@ use super::prss::Position;
 use super::value::{Replicated, ReplicatedView, TileShare, View};
 use super::wire::Message;
 use super::{Party, ProtocolError, Purpose};
-use crate::compute::{Compute, Key, Slice, SliceMut, Words, elementwise};
+use crate::compute::{Compute, Key, Payload, Slice, SliceMut, Words, elementwise};
 use crate::meter::Meter;
 
 /// What a party is in a tile.
@@ -328,7 +328,7 @@ impl Op<'_, '_> {
         (key, position.nonce())
     }
 
-    pub(super) fn send_bytes(&self, to: PartyId, payload: &[u8]) {
+    fn send_payload(&self, to: PartyId, payload: Payload<'_>) {
         let tile = self.tile;
         // Depths come from peers too: a wrong one may spoil the count of rounds, but not stop the lane.
         tile.party.wire.borrow_mut().queue(to, tile.channel, tile.depth.get().saturating_add(1), payload);
@@ -347,7 +347,7 @@ impl Op<'_, '_> {
     }
 
     pub(super) fn send<'a>(&self, to: PartyId, words: impl Into<Slice<'a>>) {
-        self.send_bytes(to, bytemuck::cast_slice(&words.into().on_host()));
+        self.send_payload(to, words.into().leaving());
     }
 
     pub(super) async fn recv(&self, from: PartyId, len: usize) -> Result<Words, ProtocolError> {
@@ -435,7 +435,7 @@ impl Op<'_, '_> {
     }
 
     pub(super) fn send_packed(&self, to: PartyId, words: &Words, bits: u32) {
-        self.send_bytes(to, &elementwise::pack(words, bits));
+        self.send_payload(to, elementwise::pack(words, bits));
     }
 
     pub(super) async fn recv_packed(&self, from: PartyId, len: usize, bits: u32) -> Result<Words, ProtocolError> {

@@ -13,6 +13,9 @@ use std::time::Duration;
 use shared::ids::PartyId;
 
 use super::ProtocolError;
+use crate::compute::Payload;
+#[cfg(feature = "cuda")]
+use crate::compute::{DeviceError, cuda::Reading};
 use crate::meter::{Meter, Phase};
 use crate::transport::{Transport, TransportError};
 
@@ -40,11 +43,49 @@ impl Message {
     }
 }
 
+/// Messages that leave together.
+#[derive(Default)]
+struct Frame {
+    bytes: Vec<u8>,
+    /// Payloads that are on their way from a GPU, and where they belong.
+    #[cfg(feature = "cuda")]
+    late: Vec<(Range<usize>, Reading)>,
+}
+
+impl Frame {
+    fn append(&mut self, payload: Payload<'_>) {
+        match payload {
+            Payload::Now(bytes) => self.bytes.extend_from_slice(&bytes),
+            #[cfg(feature = "cuda")]
+            Payload::Later(reading) => {
+                let start = self.bytes.len();
+                self.bytes.resize(start + reading.len(), 0);
+                self.late.push((start..self.bytes.len(), reading));
+            }
+        }
+    }
+
+    /// The whole frame, once all of it is here.
+    fn complete(self) -> Result<Vec<u8>, ProtocolError> {
+        #[cfg(feature = "cuda")]
+        {
+            let mut bytes = self.bytes;
+            for (place, reading) in self.late {
+                let arrived = reading.finish(&mut bytes[place]);
+                arrived.map_err(|error| ProtocolError::Device(DeviceError(error.to_string())))?;
+            }
+            Ok(bytes)
+        }
+        #[cfg(not(feature = "cuda"))]
+        Ok(self.bytes)
+    }
+}
+
 pub(super) struct Wire {
     transport: Box<dyn Transport>,
     /// Frames that are full, in the order in which they leave.
-    full: Vec<(PartyId, Vec<u8>)>,
-    outgoing: [Vec<u8>; 3],
+    full: Vec<(PartyId, Frame)>,
+    outgoing: [Frame; 3],
     sent_frames: [u32; 3],
     received_frames: [u32; 3],
     incoming: HashMap<(PartyId, u32), VecDeque<Message>>,
@@ -67,37 +108,37 @@ impl Wire {
     }
 
     /// Appends a message to the frames that leave with the next flush.
-    pub(super) fn queue(&mut self, to: PartyId, channel: u32, depth: u32, payload: &[u8]) {
+    pub(super) fn queue(&mut self, to: PartyId, channel: u32, depth: u32, payload: Payload<'_>) {
         let length = u32::try_from(payload.len()).expect("tiles are far smaller than 4 GiB");
         let frame = &mut self.outgoing[to.index()];
         let needed = MESSAGE_HEADER_BYTES + payload.len();
-        if !frame.is_empty() && frame.len() + needed > FRAME_BYTES {
+        if !frame.bytes.is_empty() && frame.bytes.len() + needed > FRAME_BYTES {
             self.full.push((to, std::mem::take(frame)));
         }
         if payload.len() > MESSAGE_SHORT_BYTES {
-            frame.reserve((FRAME_HEADER_BYTES + needed).max(FRAME_BYTES.saturating_sub(frame.len())));
+            frame.bytes.reserve((FRAME_HEADER_BYTES + needed).max(FRAME_BYTES.saturating_sub(frame.bytes.len())));
         }
-        if frame.is_empty() {
+        if frame.bytes.is_empty() {
             let number = &mut self.sent_frames[to.index()];
-            frame.extend_from_slice(&number.to_le_bytes());
+            frame.bytes.extend_from_slice(&number.to_le_bytes());
             *number = number.wrapping_add(1);
         }
         for field in [channel, depth, length] {
-            frame.extend_from_slice(&field.to_le_bytes());
+            frame.bytes.extend_from_slice(&field.to_le_bytes());
         }
-        frame.extend_from_slice(payload);
+        frame.append(payload);
     }
 
     /// Whether enough is queued to be worth sending before all tiles have run.
     pub(super) fn is_eager(&self) -> bool {
-        !self.full.is_empty() || self.outgoing.iter().any(|frame| frame.len() >= FRAME_EAGER_BYTES)
+        !self.full.is_empty() || self.outgoing.iter().any(|frame| frame.bytes.len() >= FRAME_EAGER_BYTES)
     }
 
     /// Sends what is queued: one frame per peer, more if they are long.
     pub(super) fn flush(&mut self, meter: &Meter) -> Result<(), ProtocolError> {
         for to in PartyId::ALL {
             let frame = std::mem::take(&mut self.outgoing[to.index()]);
-            if !frame.is_empty() {
+            if !frame.bytes.is_empty() {
                 self.full.push((to, frame));
             }
         }
@@ -106,6 +147,7 @@ impl Wire {
         }
         meter.within(Phase::OpenSend, || {
             for (to, frame) in self.full.drain(..) {
+                let frame = frame.complete()?;
                 meter.sent(to, frame.len());
                 self.transport.send(to, frame)?;
             }

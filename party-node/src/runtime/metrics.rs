@@ -11,6 +11,7 @@ use shared::job::Reveal;
 use shared::telemetry::{self, Metric, MetricKind, STEP_SECONDS_BUCKETS, WAIT_SECONDS_BUCKETS};
 use shared::wire::Setup;
 
+use super::gpus::{Gpus, Reading};
 use crate::meter::{Durations, LaneCounters, Phase};
 
 /// What a connection of a lane to a peer can tell about itself.
@@ -29,12 +30,13 @@ pub(super) struct Metrics {
     epoch: u64,
     lanes: Vec<Arc<LaneCounters>>,
     links: Mutex<Vec<Arc<dyn Link>>>,
+    gpus: Gpus,
     steps: StepClock,
 }
 
 impl Metrics {
-    /// Metrics of the job in `setup`, read from `lanes` at each scrape.
-    pub(super) fn new(setup: &Setup, lanes: Vec<Arc<LaneCounters>>) -> Self {
+    /// Metrics of the job in `setup`, read from `lanes` and asked of `gpus` at each scrape.
+    pub(super) fn new(setup: &Setup, lanes: Vec<Arc<LaneCounters>>, gpus: Gpus) -> Self {
         Self {
             party: setup.party,
             job_id: setup.job_id.to_string(),
@@ -42,6 +44,7 @@ impl Metrics {
             epoch: setup.epoch,
             lanes,
             links: Mutex::default(),
+            gpus,
             steps: StepClock::default(),
         }
     }
@@ -59,13 +62,14 @@ impl Metrics {
     /// The whole page.
     pub(super) fn encode(&self) -> String {
         let mut page = Vec::new();
-        let families: Vec<_> = telemetry::ALL.iter().map(|metric| self.family(metric)).collect();
+        let gpus = self.gpus.readings();
+        let families: Vec<_> = telemetry::ALL.iter().map(|metric| self.family(metric, &gpus)).collect();
         let filled: Vec<_> = families.into_iter().filter(|family| !family.get_metric().is_empty()).collect();
         TextEncoder::new().encode(&filled, &mut page).expect("families with samples encode into memory");
         String::from_utf8(page).expect("the encoder writes text")
     }
 
-    fn family(&self, metric: &Metric) -> MetricFamily {
+    fn family(&self, metric: &Metric, gpus: &[Reading]) -> MetricFamily {
         let mut family = MetricFamily::default();
         family.set_name(metric.name.into());
         family.set_help(metric.help.into());
@@ -74,11 +78,11 @@ impl Metrics {
             MetricKind::Gauge => MetricType::GAUGE,
             MetricKind::Histogram => MetricType::HISTOGRAM,
         });
-        family.set_metric(self.samples(metric));
+        family.set_metric(self.samples(metric, gpus));
         family
     }
 
-    fn samples(&self, metric: &Metric) -> Vec<Sample> {
+    fn samples(&self, metric: &Metric, gpus: &[Reading]) -> Vec<Sample> {
         match *metric {
             telemetry::JOB_INFO => vec![self.job_info()],
             telemetry::BUILD_INFO => {
@@ -104,6 +108,11 @@ impl Metrics {
             telemetry::REVEALS => self.by_reveal(metric),
             telemetry::OPEN_DURATION => self.durations(metric, |lane| &lane.open_waits),
             telemetry::ALLREDUCE_DURATION => self.durations(metric, |lane| &lane.allreduces),
+            telemetry::GPU_UTILISATION => self.by_gpu(metric, gpus, |gpu| gpu.utilisation),
+            telemetry::GPU_MEMORY => self.gpu_memory(metric, gpus),
+            telemetry::GPU_POWER => self.by_gpu(metric, gpus, |gpu| gpu.power_watts),
+            telemetry::GPU_TEMPERATURE => self.by_gpu(metric, gpus, |gpu| gpu.temperature_celsius),
+            telemetry::GPU_XID_ERRORS => self.by_gpu(metric, gpus, |gpu| gpu.xid_errors.map(count)),
             _ => Vec::new(),
         }
     }
@@ -191,6 +200,30 @@ impl Metrics {
             }
         }
         samples
+    }
+
+    /// A sample of each GPU that tells the value.
+    fn by_gpu(&self, metric: &Metric, gpus: &[Reading], value: impl Fn(&Reading) -> Option<f64>) -> Vec<Sample> {
+        let told = gpus.iter().filter_map(|gpu| Some((gpu, value(gpu)?)));
+        told.map(|(gpu, value)| sample(metric, self.gpu_labels(gpu), value)).collect()
+    }
+
+    fn gpu_memory(&self, metric: &Metric, gpus: &[Reading]) -> Vec<Sample> {
+        let mut samples = Vec::new();
+        for (gpu, bytes) in gpus.iter().filter_map(|gpu| Some((gpu, gpu.used_free_bytes?))) {
+            for (kind, bytes) in ["used", "free"].into_iter().zip(bytes) {
+                let mut labels = self.gpu_labels(gpu);
+                labels.push(kind.into());
+                samples.push(sample(metric, labels, count(bytes)));
+            }
+        }
+        samples
+    }
+
+    fn gpu_labels(&self, gpu: &Reading) -> Vec<String> {
+        let mut labels = self.party_labels();
+        labels.push(gpu.gpu.to_string());
+        labels
     }
 
     fn party_labels(&self) -> Vec<String> {
@@ -301,6 +334,7 @@ fn count(value: u64) -> f64 {
 mod tests {
     use super::*;
     use crate::meter::Meter;
+    use crate::runtime::gpus::Sampler;
     use crate::runtime::scrape::{self, MetricsServer};
     use crate::runtime::tests::setup;
     use std::collections::BTreeMap;
@@ -316,6 +350,23 @@ mod tests {
 
         fn lost_packets(&self, _: PartyId) -> u64 {
             3
+        }
+    }
+
+    /// Two GPUs, the second of which tells less.
+    struct FixedGpus;
+
+    impl Sampler for FixedGpus {
+        fn sample(&mut self) -> Vec<Reading> {
+            let first = Reading {
+                gpu: 0,
+                utilisation: Some(0.75),
+                used_free_bytes: Some([6 << 30, 74 << 30]),
+                power_watts: Some(412.5),
+                temperature_celsius: Some(61.0),
+                xid_errors: Some(2),
+            };
+            vec![first, Reading { gpu: 5, utilisation: Some(0.0), ..Reading::default() }]
         }
     }
 
@@ -337,7 +388,7 @@ mod tests {
     #[test]
     fn a_scrape_shows_exactly_the_table_and_phases_sum_to_wall_time() {
         let lanes: Vec<_> = (0..2).map(|_| Arc::new(LaneCounters::default())).collect();
-        let metrics = Arc::new(Metrics::new(&setup(1, 2), lanes.clone()));
+        let metrics = Arc::new(Metrics::new(&setup(1, 2), lanes.clone(), Gpus::of(FixedGpus, Duration::ZERO)));
         metrics.connected(vec![Arc::new(FixedLink), Arc::new(FixedLink)]);
         let server = MetricsServer::start("127.0.0.1:0", metrics.clone()).unwrap();
         let walls: Vec<_> = lanes.into_iter().map(busy_lane).collect();
@@ -360,5 +411,33 @@ mod tests {
         }
         assert!(page.contains("mpc_sent_bytes_total{job_id=\"test\",party=\"1\",lane=\"0\",peer=\"0\"} 1000"));
         assert!(page.contains("mpc_step_duration_seconds_count{job_id=\"test\",party=\"1\",lane=\"0\"} 2"), "{page}");
+    }
+
+    #[test]
+    fn gpus_show_what_they_tell_and_nothing_else() {
+        let page = Metrics::new(&setup(1, 1), vec![], Gpus::of(FixedGpus, Duration::ZERO)).encode();
+        let shown: Vec<_> = page.lines().filter(|line| line.starts_with("mpc_gpu_")).collect();
+        let wanted = [
+            "mpc_gpu_utilisation_ratio{job_id=\"test\",party=\"1\",gpu=\"0\"} 0.75",
+            "mpc_gpu_utilisation_ratio{job_id=\"test\",party=\"1\",gpu=\"5\"} 0",
+            "mpc_gpu_memory_bytes{job_id=\"test\",party=\"1\",gpu=\"0\",kind=\"used\"} 6442450944",
+            "mpc_gpu_memory_bytes{job_id=\"test\",party=\"1\",gpu=\"0\",kind=\"free\"} 79456894976",
+            "mpc_gpu_power_watts{job_id=\"test\",party=\"1\",gpu=\"0\"} 412.5",
+            "mpc_gpu_temperature_celsius{job_id=\"test\",party=\"1\",gpu=\"0\"} 61",
+            "mpc_gpu_xid_errors_total{job_id=\"test\",party=\"1\",gpu=\"0\"} 2",
+        ];
+        assert_eq!(shown, wanted);
+    }
+
+    #[test]
+    fn without_gpus_their_metrics_are_absent() {
+        struct None;
+        impl Sampler for None {
+            fn sample(&mut self) -> Vec<Reading> {
+                vec![]
+            }
+        }
+        let page = Metrics::new(&setup(1, 1), vec![], Gpus::of(None, Duration::ZERO)).encode();
+        assert!(page.contains("mpc_job_info") && !page.contains("mpc_gpu_"), "{page}");
     }
 }

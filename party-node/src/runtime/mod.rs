@@ -6,8 +6,11 @@ pub mod sealed_model;
 
 mod connect;
 mod failure;
+mod gpus;
 mod lanes;
 mod metrics;
+#[cfg(feature = "cuda")]
+mod nvml;
 mod panics;
 mod party;
 mod process;

@@ -15,14 +15,15 @@ use tracing::{error_span, info};
 use super::connect::{ConnectedLane, Listening};
 use super::control::{Commands, ControlError, Reports, message_name};
 use super::failure::{control, failure, log_failure};
+use super::gpus::Gpus;
 use super::lanes::{self, LaneWork, Owner};
 use super::metrics::{Link, Metrics};
 use super::report;
 use super::scrape::MetricsServer;
 use super::sealed_model::SealedModel;
 use super::unseal;
-use crate::collective::{self, HostMember};
-use crate::compute::{self, Compute};
+use crate::collective::{self, Collective};
+use crate::compute::{self, Compute, Opened};
 use crate::meter::LaneCounters;
 use crate::train::{LaneOutcome, LaneSetup, PartyData};
 
@@ -67,7 +68,7 @@ fn serve_job(
 
     let listening = Listening::bind(setup, listen)?;
     let counters: Vec<_> = (0..setup.job.lanes).map(|_| Arc::new(LaneCounters::default())).collect();
-    let metrics = Arc::new(Metrics::new(setup, counters.clone()));
+    let metrics = Arc::new(Metrics::new(setup, counters.clone(), Gpus::of_this_machine()));
     let server = serve_metrics(setup, &metrics)?;
     let address = server.as_ref().map(|server| server.address().to_string());
     tell(reports, &FromParty::Listening { entry: listening.entry(), metrics: address })?;
@@ -84,8 +85,8 @@ fn serve_job(
         Work::Train(_) | Work::Infer(_) => Some(Arc::new(unseal::unseal(setup, inbox.data()?)?)),
         Work::Bench(_) => None,
     };
-    let devices = open_devices(setup)?;
-    let session = Session { setup, devices: &devices, counters: &counters, metrics, reports, stop };
+    let Opened { devices, gpus, .. } = open_devices(setup)?;
+    let session = Session { setup, devices: &devices, gpus: &gpus, counters: &counters, metrics, reports, stop };
     let lanes = session.lane_setups(connected, data.as_ref());
     let owner = Owner { party: setup.party, epoch: setup.epoch };
     let outcomes = lanes::run_all(lanes, &session.stop, owner, work)?;
@@ -176,19 +177,21 @@ fn tell(reports: &Reports, message: &FromParty) -> Result<(), Failure> {
     reports.send(message).map_err(|e| control(&e))
 }
 
-/// A device for each lane. All parties may be on this machine, so each begins at a GPU of its own.
-fn open_devices(setup: &Setup) -> Result<Vec<Arc<dyn Compute>>, Failure> {
-    let (lanes, spread) = (setup.job.lanes.into(), [setup.party.index(), PartyId::ALL.len()]);
+/// A device for each lane. All parties may be on this machine, so each begins where the one before it ends.
+fn open_devices(setup: &Setup) -> Result<Opened, Failure> {
+    let lanes = usize::from(setup.job.lanes);
+    let spread = [setup.party.index() * lanes, 1];
     let opened = compute::open(setup.device, lanes, spread, setup.oversubscribe, setup.job.threads);
     let opened = opened.map_err(|error| failure(FailureKind::Job, error.to_string()))?;
     info!("{}", opened.remark);
-    Ok(opened.devices)
+    Ok(opened)
 }
 
 /// What all lanes of this party have in common.
 struct Session<'a> {
     setup: &'a Setup,
     devices: &'a [Arc<dyn Compute>],
+    gpus: &'a [usize],
     counters: &'a [Arc<LaneCounters>],
     metrics: Arc<Metrics>,
     reports: &'a Reports,
@@ -198,20 +201,21 @@ struct Session<'a> {
 impl Session<'_> {
     fn lane_setups(&self, connected: Vec<ConnectedLane>, data: Option<&Arc<PartyData>>) -> Vec<LaneSetup> {
         let job = Arc::new(self.setup.job.clone());
-        let members = collective::host(connected.len());
-        let lane = |(lane, (connected, member)): (u16, (ConnectedLane, HostMember))| LaneSetup {
+        let collective = collective::open(self.devices, self.gpus);
+        info!("{}", collective.remark);
+        let lane = |(lane, (connected, member)): (u16, (ConnectedLane, Box<dyn Collective>))| LaneSetup {
             job: job.clone(),
             lane: Lane(lane),
             transport: connected.transport,
             keys: connected.keys,
             device: self.devices[usize::from(lane)].clone(),
-            collective: Box::new(member),
+            collective: member,
             data: data.cloned(),
             counters: self.counters[usize::from(lane)].clone(),
             stop: self.stop.clone(),
             progress: self.progress(lane),
         };
-        (0..).zip(connected.into_iter().zip(members)).map(lane).collect()
+        (0..).zip(connected.into_iter().zip(collective.members)).map(lane).collect()
     }
 
     fn progress(&self, lane: u16) -> Box<dyn Fn(usize, usize) + Send> {

@@ -124,10 +124,12 @@ fn request(address: SocketAddr, bytes: &[u8]) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::gpus::Gpus;
     use crate::runtime::tests::setup;
 
     fn server() -> MetricsServer {
-        MetricsServer::start("127.0.0.1:0", Arc::new(Metrics::new(&setup(0, 1), vec![]))).unwrap()
+        MetricsServer::start("127.0.0.1:0", Arc::new(Metrics::new(&setup(0, 1), vec![], Gpus::of_this_machine())))
+            .unwrap()
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(crate) fn run(cli: &Cli, flags: &Flags) -> anyhow::Result<()> {
 impl Flags {
     fn shape(&self) -> anyhow::Result<Shape> {
         let (milliseconds, mbit) = (self.round_trip_ms, self.mbit);
-        if !(0.0..10_000.0).contains(&milliseconds) || !(mbit > 0.0 && mbit.is_finite()) {
+        if !((0.0..10_000.0).contains(&milliseconds) && mbit > 0.0 && mbit.is_finite()) {
             bail!("--round-trip-ms {milliseconds} --mbit {mbit}: from 0 to below 10000 ms, above 0 Mbit/s");
         }
         let round_trip = Duration::from_secs_f64(milliseconds / 1e3);

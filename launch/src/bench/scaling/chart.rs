@@ -103,7 +103,7 @@ fn curves(svg: &mut String, report: &Report) {
     let mut entries = vec![("ideal".to_owned(), "ideal".to_owned())];
     for mode in report.modes() {
         let name = mode.name();
-        entries.push((format!("{name} line"), format!("{name}, measured")));
+        entries.push((format!("{name} line"), format!("{name}, median (bar: fastest to slowest)")));
         entries.push((format!("{name} ceiling"), "ceiling".into()));
         entries.push((format!("{name} predicted"), "predicted".into()));
     }

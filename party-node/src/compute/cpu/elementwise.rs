@@ -255,23 +255,34 @@ multiversion! {
     }
 }
 
+/// Eight values of fewer bits than this are packed at a time: four of them must fit into 128 bits.
+const PACKED_BITS_MAX: u32 = 32;
+/// Values of so many bits or fewer lie within eight bytes, at whatever bit they begin.
+const LOADED_BITS_MAX: u32 = 57;
+
+fn low_mask(bits: u32) -> u64 {
+    u64::MAX >> (64 - bits)
+}
+
 multiversion! {
     /// Packs the low `bits` bits of every word, little-endian, without gaps.
     pub(in crate::compute) fn pack(words: &[u64], bits: u32) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(packed_bytes(words.len(), bits) + 8);
-        let (mut pending, mut held) = (0_u128, 0);
-        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-        for word in words {
-            pending |= u128::from(word & low) << held;
-            held += bits;
-            if held >= 64 {
-                #[allow(clippy::cast_possible_truncation, reason = "the low half leaves now")]
-                bytes.extend_from_slice(&(pending as u64).to_le_bytes());
-                pending >>= 64;
-                held -= 64;
-            }
+        let (eights, rest) = if bits < PACKED_BITS_MAX { words.as_chunks::<8>() } else { (&[][..], words) };
+        let (low, each) = (low_mask(bits), bits as usize);
+        // Eight values fill whole bytes. What is stored beyond them is zero, and the next eight come on top of it.
+        let mut bytes = vec![0; packed_bytes(words.len(), bits) + 32];
+        for (index, eight) in eights.iter().enumerate() {
+            let [w0, w1, w2, w3, w4, w5, w6, w7] = eight.map(|word| word & low);
+            let four = |[w0, w1, w2, w3]: [u64; 4]| {
+                u128::from(w0 | w1 << bits) | u128::from(w2 | w3 << bits) << (2 * bits)
+            };
+            let (first, second) = (four([w0, w1, w2, w3]), four([w4, w5, w6, w7]));
+            let to = &mut bytes[index * each..][..32];
+            to[..16].copy_from_slice(&(first | second << (4 * bits)).to_le_bytes());
+            to[16..].copy_from_slice(&(second >> (128 - 4 * bits)).to_le_bytes());
         }
-        bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
+        bytes.truncate(eights.len() * each);
+        pack_one_by_one(rest, bits, &mut bytes);
         bytes
     }
 }
@@ -279,24 +290,57 @@ multiversion! {
 multiversion! {
     /// Undoes [`pack`]; `bytes` must be [`packed_bytes`] long.
     pub(in crate::compute) fn unpack(bytes: &[u8], len: usize, bits: u32) -> Vec<u64> {
-        let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-        let (mut pending, mut held) = (0_u128, 0);
-        let mut chunks = bytes.chunks(8);
+        let (low, each) = (low_mask(bits), bits as usize);
+        let places: [(usize, u32); 8] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| ((i * bits / 8) as usize, i * bits % 8));
+        // The last ones would be loaded from beyond the end.
+        let loadable = if bits <= LOADED_BITS_MAX { bytes.len().saturating_sub(8) / each } else { 0 };
+        let eights = (len / 8).min(loadable);
         let mut words = Vec::with_capacity(len);
-        for _ in 0..len {
-            if held < bits {
-                let chunk = chunks.next().expect("the length was checked on arrival");
-                let mut word = [0; 8];
-                word[..chunk.len()].copy_from_slice(chunk);
-                pending |= u128::from(u64::from_le_bytes(word)) << held;
-                held += 64;
-            }
-            #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
-            words.push(pending as u64 & low);
-            pending >>= bits;
-            held -= bits;
+        for index in 0..eights {
+            let from = &bytes[index * each..][..each + 8];
+            words.extend_from_slice(&places.map(|(at, shift)| {
+                u64::from_le_bytes(*from[at..].first_chunk().expect("eight bytes follow")) >> shift & low
+            }));
         }
+        unpack_one_by_one(&bytes[eights * each..], len - 8 * eights, bits, &mut words);
         words
+    }
+}
+
+/// Appends packed words, from a whole byte on.
+#[inline]
+fn pack_one_by_one(words: &[u64], bits: u32, bytes: &mut Vec<u8>) {
+    let (mut pending, mut held) = (0_u128, 0);
+    for word in words {
+        pending |= u128::from(word & low_mask(bits)) << held;
+        held += bits;
+        if held >= 64 {
+            #[allow(clippy::cast_possible_truncation, reason = "the low half leaves now")]
+            bytes.extend_from_slice(&(pending as u64).to_le_bytes());
+            pending >>= 64;
+            held -= 64;
+        }
+    }
+    bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
+}
+
+/// Appends so many words that are packed from the first byte on.
+#[inline]
+fn unpack_one_by_one(bytes: &[u8], len: usize, bits: u32, words: &mut Vec<u64>) {
+    let (mut pending, mut held) = (0_u128, 0);
+    let mut chunks = bytes.chunks(8);
+    for _ in 0..len {
+        if held < bits {
+            let chunk = chunks.next().expect("the length was checked on arrival");
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            pending |= u128::from(u64::from_le_bytes(word)) << held;
+            held += 64;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
+        words.push(pending as u64 & low_mask(bits));
+        pending >>= bits;
+        held -= bits;
     }
 }
 
@@ -338,9 +382,24 @@ mod tests {
         fn unpacking_undoes_packing(words: Vec<u64>, bits in 1_u32..=64) {
             let bytes = pack(&words, bits);
             prop_assert_eq!(bytes.len(), packed_bytes(words.len(), bits));
-            let low = if bits == 64 { u64::MAX } else { (1 << bits) - 1 };
-            let want: Vec<u64> = words.iter().map(|w| w & low).collect();
+            let want: Vec<u64> = words.iter().map(|w| w & low_mask(bits)).collect();
             prop_assert_eq!(unpack(&bytes, words.len(), bits), want);
+        }
+    }
+
+    #[test]
+    fn packed_bits_follow_one_another() {
+        let words: Vec<u64> = (1..=203_u64).map(|i| i.wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect();
+        for bits in 1..=64 {
+            for len in [0, 1, 7, 8, 9, 16, 203] {
+                let bytes = pack(&words[..len], bits);
+                let bit = |at: usize| u64::from(bytes[at / 8] >> (at % 8) & 1);
+                let all = (0..len).flat_map(|word| (0..bits).map(move |i| (word, i)));
+                assert!(all.enumerate().all(|(at, (word, i))| bit(at) == words[word] >> i & 1), "{len} of {bits} bits");
+                assert!((len * bits as usize..8 * bytes.len()).all(|at| bit(at) == 0), "{len} of {bits} bits");
+                let want: Vec<u64> = words[..len].iter().map(|word| word & low_mask(bits)).collect();
+                assert_eq!(unpack(&bytes, len, bits), want, "{len} of {bits} bits");
+            }
         }
     }
 }

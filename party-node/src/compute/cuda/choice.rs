@@ -1,9 +1,9 @@
 //! Which way of multiplying matrices is fastest on a device: measured once and kept on disk.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
-use super::{Gpu, Operand, SpanMut, Splitting};
+use super::driver::Int8Gemm;
+use super::{CudaError, Gpu, Operand, SpanMut, Splitting, compiler, source};
 
 /// Multiply-adds of a product from which a way of multiplying pays.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -54,11 +54,11 @@ impl Gpu {
 
     /// Finds out what is fastest, unless it is known from an earlier start with this device and these kernels.
     pub(super) fn learn_choice(&self) {
-        if !self.0.driver.has_int8_products() {
-            tracing::warn!(device = %self.name(), "no libcublasLt.so: large products will be slower");
+        if let Err(error) = self.try_int8_product() {
+            tracing::warn!(%error, device = %self.name(), "no int8 products: large products will be slower");
             return;
         }
-        let place = kept(&self.name());
+        let place = compiler::kept(&file_name(&self.name()));
         let known = place.as_ref().and_then(|place| std::fs::read_to_string(place).ok()).and_then(|text| parse(&text));
         let thresholds = known.unwrap_or_else(|| {
             let measured = self.measure();
@@ -74,6 +74,17 @@ impl Gpu {
         tracing::debug!(device = %self.name(), ?thresholds, "products of matrices");
         // A second start of the same device would find the same.
         let _ = self.0.thresholds.set(thresholds);
+    }
+
+    /// A small int8 product, whose failure is none of the device's: it can do without.
+    fn try_int8_product(&self) -> Result<(), CudaError> {
+        let size = SPLIT_SIZE_MIN;
+        let (factors, out) = (self.zeros(size * size / 8), self.zeros(size * size / 2));
+        self.check()?;
+        let (a, out) = (factors.span().address, out.span().address);
+        let product = Int8Gemm { rows: size, columns: size, depth: size, a, a_line: size, b: a, b_line: size, out };
+        self.0.driver.int8_gemm(&product)?;
+        self.0.driver.synchronise()
     }
 
     /// Times every way on cubes of growing size.
@@ -121,10 +132,10 @@ impl Gpu {
     }
 }
 
-/// Where the measurement of a device is kept.
-fn kept(device: &str) -> Option<PathBuf> {
-    let what = format!("{device}\n{}", super::source::source());
-    super::compiler::kept(&format!("products-{}.txt", super::compiler::digest(&what)))
+/// Under which name the measurement of a device is kept.
+pub(super) fn file_name(device: &str) -> String {
+    let what = format!("{device}\n{}", source::source());
+    format!("products-{}.txt", compiler::digest(&what))
 }
 
 fn parse(text: &str) -> Option<Thresholds> {
@@ -134,14 +145,13 @@ fn parse(text: &str) -> Option<Thresholds> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::conformance::emulated;
     use super::*;
     use crate::compute::conformance::words;
     use crate::compute::{self, reference};
 
     #[test]
     fn every_choice_gives_the_same_product() {
-        let Some(gpu) = emulated() else { return };
+        let Some(gpu) = Gpu::emulated(1 << 28) else { return };
         let thresholds = Thresholds { digits: 64 * 64 * 65, residues: 64 * 64 * 66 };
         gpu.0.thresholds.set(thresholds).unwrap();
         let choices = [[64, 64, 64], [64, 65, 64], [66, 64, 64], [63, 6400, 64]];
@@ -156,11 +166,25 @@ mod tests {
             let right = Operand { x: db.span(), y: None, kx: 5, ky: 0, rows: depth, cols: columns, transposed: false };
             gpu.gemm(left, right, out.span_mut());
             let left = compute::HostOperand { x: &a[..], y: None, kx: 3, ky: 0, rows, cols: depth, transposed: false };
-            let right =
-                compute::HostOperand { x: &b[..], y: None, kx: 5, ky: 0, rows: depth, cols: columns, transposed: false };
+            let right = compute::HostOperand {
+                x: &b[..],
+                y: None,
+                kx: 5,
+                ky: 0,
+                rows: depth,
+                cols: columns,
+                transposed: false,
+            };
             reference::gemm(left, right, &mut want);
             assert_eq!(gpu.download(out.span()).unwrap(), want);
         }
+    }
+
+    #[test]
+    fn int8_products_are_tried_without_harm() {
+        let Some(gpu) = Gpu::emulated(1 << 24) else { return };
+        gpu.try_int8_product().unwrap();
+        gpu.check().unwrap();
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(super) trait Driver: Send + Sync {
     /// Copies from the device, when all that was called before is done.
     fn to_host(&self, bytes: &mut [u8], address: u64) -> Result<(), CudaError>;
 
+    /// Starts a copy from the device that is waited for later; what is called after this does not change it.
+    fn start_to_host(&self, address: u64, bytes: usize) -> Result<Box<dyn Arrival>, CudaError>;
+
     /// Copies on the device; the two places do not overlap.
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError>;
 
@@ -34,14 +37,28 @@ pub(super) trait Driver: Send + Sync {
     /// Starts a kernel. `arguments` are the words of all its parameters, in order.
     fn launch(&self, kernel: &'static str, grid: [u32; 3], block: u32, arguments: &[u64]) -> Result<(), CudaError>;
 
-    /// Whether [`Driver::int8_gemm`] can be called.
-    fn has_int8_products(&self) -> bool;
-
-    /// Starts a product of int8 matrices.
+    /// Starts a product of int8 matrices. Its library may be missing: an error then, which is no fault of the device.
     fn int8_gemm(&self, product: &Int8Gemm) -> Result<(), CudaError>;
 
     /// Waits for all that was called before.
     fn synchronise(&self) -> Result<(), CudaError>;
+
+    /// The stream, for a library that queues work of its own there, with the device current in the calling thread. None
+    /// of a stand-in.
+    fn stream(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether all that was called before is done.
+    fn idle(&self) -> Result<bool, CudaError> {
+        self.synchronise().map(|()| true)
+    }
+}
+
+/// Bytes on their way to the host.
+pub(super) trait Arrival: Send {
+    /// Waits for them and puts them where they belong; as many as were asked for.
+    fn finish(self: Box<Self>, into: &mut [u8]) -> Result<(), CudaError>;
 }
 
 /// `out = a * b^T` in 32-bit integers: `a` is `rows x depth`, `b` is `columns x depth`, both of bytes in row-major order

@@ -129,6 +129,45 @@ impl Gpu {
         self.each("trunc_finish", n, &[w.address, mine.address, theirs.address, shift.into(), n as u64]);
     }
 
+    /// [`Gpu::add_words`] and [`Gpu::trunc_wrap`] in one pass.
+    #[allow(clippy::too_many_arguments, reason = "both steps' operands")]
+    pub fn trunc_open(
+        &self,
+        w: SpanMut<'_>,
+        theirs: Span<'_>,
+        constant: u64,
+        dealt: Span<'_>,
+        mask: Span<'_>,
+        shift: u32,
+    ) -> Memory {
+        let n = shortest!(w, theirs, dealt, mask);
+        let wrap = self.uninitialised(n);
+        let spans = [w.address, wrap.span().address, theirs.address, dealt.address, mask.address];
+        self.each("trunc_open", n, &[&spans[..], &[constant, shift.into(), n as u64]].concat());
+        wrap
+    }
+
+    /// [`Gpu::trunc_finish`], and [`Gpu::sub_shifted`] of the mask by `64 - shift` from the own component, in one pass.
+    pub fn trunc_close(
+        &self,
+        w: SpanMut<'_>,
+        own: SpanMut<'_>,
+        [mine, theirs]: [Span<'_>; 2],
+        mask: Span<'_>,
+        shift: u32,
+    ) {
+        let n = shortest!(w, own, mine, theirs, mask);
+        let spans = [w.address, own.address, mine.address, theirs.address, mask.address];
+        self.each("trunc_close", n, &[&spans[..], &[shift.into(), n as u64]].concat());
+    }
+
+    /// What ends an exchange whose sum is public: `t += mine + theirs`, `mask = -mask`, in one pass.
+    pub fn exchange_close(&self, t: SpanMut<'_>, mask: SpanMut<'_>, [mine, theirs]: [Span<'_>; 2]) {
+        let n = shortest!(t, mask, mine, theirs);
+        let spans = [t.address, mask.address, mine.address, theirs.address];
+        self.each("exchange_close", n, &[&spans[..], &[n as u64]].concat());
+    }
+
     /// `x -= mask << by`.
     pub fn sub_shifted(&self, x: SpanMut<'_>, mask: Span<'_>, by: u32) {
         let n = shortest!(x, mask);

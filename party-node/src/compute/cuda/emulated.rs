@@ -13,7 +13,7 @@ use libloading::Library;
 use sha2::{Digest, Sha256};
 
 use super::CudaError;
-use super::driver::{Driver, Int8Gemm};
+use super::driver::{Arrival, Driver, Int8Gemm};
 use super::source;
 
 /// A wrapped kernel: argument words, their number, grid and block; 0 if the number is right.
@@ -77,7 +77,7 @@ impl Kernels {
 }
 
 /// The program with what surrounds it in an emulator.
-fn wrapped() -> String {
+pub(super) fn wrapped() -> String {
     let source = source::source();
     let mut program = String::from(include_str!("kernels/emulator.hpp"));
     program.push_str(&source);
@@ -105,14 +105,19 @@ fn build() -> PathBuf {
     let unique = format!("kernels-{digest}-{}", std::process::id());
     let (text, built) = (folder.join(format!("{unique}.cpp")), folder.join(format!("{unique}.so")));
     std::fs::write(&text, program).expect("the target folder can be written");
-    let mut compiler = Command::new("g++");
-    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]);
-    compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]);
-    let output = compiler.arg("-o").arg(&built).arg(&text).output().expect("the compiler runs");
+    let output = compiler().arg("-o").arg(&built).arg(&text).output().expect("the compiler runs");
     assert!(output.status.success(), "the kernels do not build:\n{}", String::from_utf8_lossy(&output.stderr));
     std::fs::rename(&built, &library).expect("a file can be renamed in its folder");
     std::fs::remove_file(&text).expect("what was written can be removed");
     library
+}
+
+/// The C++ compiler with the options that a library of kernels takes.
+pub(super) fn compiler() -> Command {
+    let mut compiler = Command::new("g++");
+    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing"]);
+    compiler.args(["-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function", "-Wno-unused-variable"]);
+    compiler
 }
 
 impl Driver for Emulated {
@@ -178,6 +183,12 @@ impl Driver for Emulated {
         Ok(())
     }
 
+    fn start_to_host(&self, address: u64, bytes: usize) -> Result<Box<dyn Arrival>, CudaError> {
+        let mut arrived = vec![0; bytes];
+        self.to_host(&mut arrived, address)?;
+        Ok(Box::new(Arrived(arrived)))
+    }
+
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError> {
         self.check(to, bytes);
         self.check(from, bytes);
@@ -203,10 +214,6 @@ impl Driver for Emulated {
         let wrong = unsafe { wrapper(arguments.as_ptr(), arguments.len(), dims.as_ptr()) };
         assert_eq!(wrong, 0, "{kernel} does not take {} words of arguments", arguments.len());
         Ok(())
-    }
-
-    fn has_int8_products(&self) -> bool {
-        true
     }
 
     fn int8_gemm(&self, product: &Int8Gemm) -> Result<(), CudaError> {
@@ -239,6 +246,16 @@ impl Driver for Emulated {
     }
 
     fn synchronise(&self) -> Result<(), CudaError> {
+        Ok(())
+    }
+}
+
+/// What has arrived at once.
+struct Arrived(Vec<u8>);
+
+impl Arrival for Arrived {
+    fn finish(self: Box<Self>, into: &mut [u8]) -> Result<(), CudaError> {
+        into.copy_from_slice(&self.0);
         Ok(())
     }
 }

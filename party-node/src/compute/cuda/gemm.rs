@@ -163,11 +163,7 @@ impl Gpu {
 }
 
 fn conv_tile(columns: usize) -> Tile {
-    match columns {
-        ..=16 => Tile::Thin,
-        ..=32 => Tile::Narrow,
-        _ => Tile::Square,
-    }
+    Tile::of(usize::MAX, columns)
 }
 
 fn by_tile(tile: Tile, [square, narrow, thin]: [&'static str; 3]) -> &'static str {

@@ -10,7 +10,7 @@ use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use super::CudaError;
 
 /// A folder, or several with colons between them, that is searched before all others.
-const FOLDERS_VARIABLE: &str = "TREFOIL_CUDA_LIBRARIES";
+pub(crate) const FOLDERS_VARIABLE: &str = "TREFOIL_CUDA_LIBRARIES";
 
 /// The GPU driver.
 pub(super) fn driver() -> Result<(), CudaError> {
@@ -69,7 +69,8 @@ fn newest(folder: &Path, beginning: &str) -> Option<PathBuf> {
     files.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(beginning))).max()
 }
 
-fn folders() -> Vec<PathBuf> {
+/// All folders that libraries may lie in, the user's own first.
+pub(crate) fn folders() -> Vec<PathBuf> {
     let of = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
     let mut folders: Vec<PathBuf> =
         env::var_os(FOLDERS_VARIABLE).map(|all| env::split_paths(&all).collect()).unwrap_or_default();

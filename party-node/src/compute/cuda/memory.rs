@@ -5,8 +5,8 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::Gpu;
-use super::driver::Driver;
+use super::driver::{Arrival, Driver};
+use super::{CudaError, Gpu};
 
 /// A piece of a device's memory that goes back when nobody needs it. Work is in order, so that what comes next may have it
 /// at once.
@@ -102,6 +102,46 @@ impl fmt::Debug for Memory {
     }
 }
 
+/// Bytes on their way to the host: a copy of what they were when it was started.
+pub struct Reading {
+    /// None if there are none, or if the device has failed.
+    arrival: Option<Box<dyn Arrival>>,
+    gpu: Gpu,
+    bytes: usize,
+}
+
+impl Reading {
+    pub(super) fn new(gpu: &Gpu, arrival: Option<Box<dyn Arrival>>, bytes: usize) -> Self {
+        Self { arrival, gpu: gpu.clone(), bytes }
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Waits for them. Panics unless `into` has their length.
+    pub fn finish(self, into: &mut [u8]) -> Result<(), CudaError> {
+        assert_eq!(into.len(), self.bytes, "room for what was read");
+        let Self { arrival, gpu, .. } = self;
+        if let Some(arrival) = arrival {
+            gpu.attempt(|_| arrival.finish(into));
+        }
+        gpu.check()
+    }
+}
+
+impl fmt::Debug for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Reading(<{} bytes>)", self.bytes)
+    }
+}
+
 /// Words of a [`Memory`].
 #[derive(Clone, Copy)]
 pub struct Span<'a> {
@@ -111,6 +151,11 @@ pub struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// Where it lies, for a library that works on the same device.
+    pub(crate) fn address(self) -> u64 {
+        self.address
+    }
+
     /// Words.
     pub fn len(self) -> usize {
         self.len
@@ -137,6 +182,11 @@ pub struct SpanMut<'a> {
 }
 
 impl SpanMut<'_> {
+    /// Where it lies, for a library that works on the same device.
+    pub(crate) fn address(&self) -> u64 {
+        self.address
+    }
+
     /// Words.
     pub fn len(&self) -> usize {
         self.len

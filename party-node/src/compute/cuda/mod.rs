@@ -3,6 +3,7 @@
 //! [`Gpu`] is a device and its one stream: operations happen in the order of the calls, and none of them waits. They
 //! return no errors: the first failure is remembered, all that follows does nothing, and [`Gpu::check`], which every copy
 //! to the host calls, returns it. The CUDA libraries are loaded when a device is opened; nothing needs them before.
+#![allow(clippy::needless_pass_by_value, reason = "a span to change is given away, as a mutable reference is")]
 
 mod blas;
 mod choice;
@@ -16,6 +17,8 @@ mod elementwise;
 mod emulated;
 mod error;
 mod gemm;
+#[cfg(test)]
+mod imitation;
 mod int8;
 mod keystream;
 mod libraries;
@@ -28,14 +31,16 @@ mod staging;
 mod tables;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use self::driver::Driver;
 pub use self::error::CudaError;
 pub use self::gemm::{Operand, Sum};
 pub use self::int8::{SplitOperand, Splitting};
+pub(crate) use self::libraries::{FOLDERS_VARIABLE, folders as library_folders};
 use self::memory::Block;
-pub use self::memory::{Memory, Span, SpanMut};
+pub use self::memory::{Memory, Reading, Span, SpanMut};
 pub use self::tables::Circle;
 
 /// A device. Clones are the same device; it closes when the last of them and of its vectors is gone.
@@ -47,6 +52,8 @@ struct Inner {
     failure: OnceLock<CudaError>,
     /// Short public vectors that kernels read, such as lists of places: copied once.
     constants: Mutex<Constants>,
+    /// How often words have come to the host to be computed with there.
+    visits: AtomicU64,
     /// How products of matrices are done; unset as long as nothing has been measured.
     thresholds: OnceLock<choice::Thresholds>,
 }
@@ -79,7 +86,7 @@ impl Gpu {
 
     fn with_driver(driver: impl Driver + 'static) -> Self {
         let (failure, constants, thresholds) = (OnceLock::new(), Mutex::default(), OnceLock::new());
-        Self(Arc::new(Inner { driver: Arc::new(driver), failure, constants, thresholds }))
+        Self(Arc::new(Inner { driver: Arc::new(driver), failure, constants, visits: AtomicU64::new(0), thresholds }))
     }
 
     /// A stand-in for a GPU that plays the kernels on the CPU, with so many bytes of memory; `None` if this machine has
@@ -102,6 +109,18 @@ impl Gpu {
     /// The first failure of all operations so far, as far as it is known by now.
     pub fn check(&self) -> Result<(), CudaError> {
         self.0.failure.get().map_or(Ok(()), |failure| Err(failure.clone()))
+    }
+
+    /// The stream that all of this happens on, for a library that queues work of its own there, with the device current in
+    /// the calling thread. None of a stand-in.
+    pub(crate) fn stream_handle(&self) -> Option<u64> {
+        self.0.driver.stream()
+    }
+
+    /// Whether all is done that was called before.
+    pub(crate) fn idle(&self) -> Result<bool, CudaError> {
+        self.check()?;
+        self.0.driver.idle()
     }
 
     /// Waits until all is done that was called before.
@@ -154,6 +173,17 @@ impl Gpu {
         }
     }
 
+    /// How often words have come to the host because an operation has no kernel; messages and results do not count.
+    pub fn visits(&self) -> u64 {
+        self.0.visits.load(Relaxed)
+    }
+
+    /// As [`Gpu::download`], to compute with the words on the host: zeros if the device has failed, which it remembers.
+    pub(super) fn visit(&self, words: Span<'_>) -> Vec<u64> {
+        self.0.visits.fetch_add(1, Relaxed);
+        self.download(words).unwrap_or_else(|_| vec![0; words.len()])
+    }
+
     /// A copy on the host, when all that was called before is done.
     pub fn download(&self, words: Span<'_>) -> Result<Vec<u64>, CudaError> {
         let mut out = vec![0; words.len()];
@@ -168,6 +198,20 @@ impl Gpu {
             self.attempt(|driver| driver.to_host(bytes, words.address));
         }
         self.check()
+    }
+
+    /// Starts a copy of the first bytes of a vector to the host, to be waited for when they are needed. What is called
+    /// after this does not change them. Panics if there are fewer.
+    pub fn start_read(&self, words: Span<'_>, bytes: usize) -> Reading {
+        assert!(bytes <= 8 * words.len(), "a vector holds what is read");
+        let mut arrival = None;
+        if bytes > 0 {
+            self.attempt(|driver| {
+                arrival = Some(driver.start_to_host(words.address, bytes)?);
+                Ok(())
+            });
+        }
+        Reading::new(self, arrival, bytes)
     }
 
     /// A copy on the device.

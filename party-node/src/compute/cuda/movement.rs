@@ -6,6 +6,9 @@ use super::{Gpu, Memory, Span, SpanMut};
 
 /// Rows that a block of threads adds up before it adds to a column's sum.
 const COLUMN_ROWS: usize = 256;
+/// Terms that a thread adds up before it adds to a sum over the middle, at least; and threads that share a sum, at most.
+const MIDDLE_TERMS: usize = 16;
+const SHARES_MAX: usize = 1024;
 /// From so many columns on, a warp adds up a row.
 const WARP_COLUMNS: usize = 16;
 
@@ -96,7 +99,6 @@ impl Gpu {
     }
 
     #[allow(clippy::too_many_arguments, reason = "two matrices of pieces, and what goes where")]
-    #[allow(clippy::needless_pass_by_value, reason = "a span to change is given away")]
     fn places(
         &self,
         kernel: &'static str,
@@ -188,6 +190,31 @@ impl Gpu {
             self.tiles("row_sums", rows.div_ceil(8), &[&spans[..], &[rows_word, columns_word]].concat());
         }
         sums
+    }
+
+    /// The sum of all words.
+    pub fn total(&self, x: Span<'_>) -> Memory {
+        if x.is_empty() { self.zeros(1) } else { self.sum_middle(x, x.len(), 1) }
+    }
+
+    /// For `x` of shape `outer x middle x inner`, the sums over its middle: `outer x inner`.
+    pub fn sum_middle(&self, x: Span<'_>, middle: usize, inner: usize) -> Memory {
+        let outer = x.len().checked_div(middle * inner).unwrap_or(0);
+        let sums = self.zeros(outer * inner);
+        let share = MIDDLE_TERMS.max(middle.div_ceil(SHARES_MAX));
+        let shares = middle.div_ceil(share).max(1);
+        let n = outer * shares * inner;
+        let sizes = [middle, inner, shares, n].map(|size| size as u64);
+        self.each("sum_middle", n, &[&[sums.span().address, x.address][..], &sizes].concat());
+        sums
+    }
+
+    /// Undoes the shape of [`Gpu::sum_middle`]: every `inner` words of `x` repeated `middle` times.
+    pub fn repeat_middle(&self, x: Span<'_>, middle: usize, inner: usize) -> Memory {
+        let out = self.uninitialised(x.len() * middle);
+        let sizes = [middle, inner, out.len()].map(|size| size as u64);
+        self.each("repeat_middle", out.len(), &[&[out.span().address, x.address][..], &sizes].concat());
+        out
     }
 
     /// Single bits of a plane, packed: bit `i` of the result is bit `places[i]`.

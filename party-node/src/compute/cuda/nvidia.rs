@@ -3,14 +3,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
 use super::blas::{Blas, WORKSPACE_BYTES};
-use super::driver::{Driver, Int8Gemm};
-use super::staging::Staging;
+use super::driver::{Arrival, Driver, Int8Gemm};
+use super::staging::{Arriving, Buffers, Staging};
 use super::{CudaError, compiler, libraries, source};
 
 /// The oldest compute capability that the kernels are checked for.
@@ -29,6 +29,7 @@ pub(super) struct Nvidia {
     module: sys::CUmodule,
     kernels: HashMap<String, sys::CUfunction>,
     staging: Mutex<Option<Staging>>,
+    arrivals: Arc<Buffers>,
     blas: Mutex<Option<(Blas, u64)>>,
 }
 
@@ -94,6 +95,7 @@ impl Nvidia {
             module: std::ptr::null_mut(),
             kernels: HashMap::new(),
             staging: Mutex::default(),
+            arrivals: Arc::default(),
             blas: Mutex::default(),
         };
         nvidia.prepare(&cubin)?;
@@ -209,11 +211,17 @@ impl Driver for Nvidia {
     }
 
     fn to_device(&self, address: u64, bytes: &[u8]) -> Result<(), CudaError> {
-        self.staged("a copy to the device", |staging| staging.to_device(address, bytes))
+        self.staged("a copy to the device", |staging| staging.send(address, bytes))
     }
 
     fn to_host(&self, bytes: &mut [u8], address: u64) -> Result<(), CudaError> {
-        self.staged("a copy to the host", |staging| staging.to_host(bytes, address))
+        self.staged("a copy to the host", |staging| staging.fetch(bytes, address))
+    }
+
+    fn start_to_host(&self, address: u64, bytes: usize) -> Result<Box<dyn Arrival>, CudaError> {
+        let start = || Buffers::start(&self.arrivals, address, bytes, self.stream);
+        let arriving = self.call("a copy to the host", start)?;
+        Ok(Box::new(FromDevice { arriving, name: self.name.clone(), context: self.context }))
     }
 
     fn copy(&self, to: u64, from: u64, bytes: usize) -> Result<(), CudaError> {
@@ -231,9 +239,9 @@ impl Driver for Nvidia {
         let mut bytes = size_of_val(arguments);
         // All parameters are runs of 8-byte words, so that their buffer is their words: marks 1 (buffer), 2 (its size), 0.
         let mut extra: [*mut c_void; 5] = [
-            1 as *mut c_void,
+            std::ptr::without_provenance_mut(1),
             arguments.as_ptr().cast_mut().cast(),
-            2 as *mut c_void,
+            std::ptr::without_provenance_mut(2),
             (&raw mut bytes).cast(),
             std::ptr::null_mut(),
         ];
@@ -246,10 +254,6 @@ impl Driver for Nvidia {
             };
             started.result()
         })
-    }
-
-    fn has_int8_products(&self) -> bool {
-        libraries::products().is_ok()
     }
 
     fn int8_gemm(&self, product: &Int8Gemm) -> Result<(), CudaError> {
@@ -272,6 +276,37 @@ impl Driver for Nvidia {
         // SAFETY: the stream lives as long as this.
         self.call("waiting for the device", || unsafe { result::stream::synchronize(self.stream) })
     }
+
+    fn stream(&self) -> Option<u64> {
+        self.make_current().ok().map(|()| self.stream as u64)
+    }
+
+    fn idle(&self) -> Result<bool, CudaError> {
+        // SAFETY: as above.
+        self.call("cuStreamQuery", || match unsafe { sys::cuStreamQuery(self.stream) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            other => other.result().map(|()| true),
+        })
+    }
+}
+
+/// A copy to the host, and the device that it comes from.
+struct FromDevice {
+    arriving: Arriving,
+    name: String,
+    context: sys::CUcontext,
+}
+
+// SAFETY: a context may be made current in any thread. The device outlives whoever holds this.
+unsafe impl Send for FromDevice {}
+
+impl Arrival for FromDevice {
+    fn finish(self: Box<Self>, into: &mut [u8]) -> Result<(), CudaError> {
+        // SAFETY: the context lives as long as the device.
+        let current = unsafe { result::ctx::set_current(self.context) };
+        let copied = current.and_then(|()| self.arriving.copy_out(into));
+        copied.map_err(|error| failure(&self.name, "a copy to the host", error))
+    }
 }
 
 impl Drop for Nvidia {
@@ -291,6 +326,7 @@ impl Drop for Nvidia {
                 let _ = result::free_async(workspace, self.stream);
             }
             drop(staging);
+            self.arrivals.release();
             if !self.module.is_null() {
                 let _ = result::module::unload(self.module);
             }

@@ -36,7 +36,7 @@ pub(super) fn kernels(source: &str) -> Vec<Declared<'_>> {
             let rest: &str = str::strip_prefix(line, keyword)?;
             Some(Declared { name: rest.split(end).next()?, cooperative })
         };
-        let products = ["GEMM(", "CONV("].into_iter().find_map(|keyword| named(keyword, ',', true));
+        let products = ["GEMM(", "CONV(", "KEYSTREAM("].into_iter().find_map(|keyword| named(keyword, ',', true));
         named("KERNEL ", '(', false).or_else(|| named("COOPERATIVE ", '(', true)).or(products)
     };
     source.lines().filter_map(declared).collect()
@@ -52,8 +52,8 @@ mod tests {
         let kernels = kernels(&source);
         let mut names: Vec<_> = kernels.iter().map(|kernel| kernel.name).collect();
         assert!(names.contains(&"add_assign") && names.contains(&"bit_planes"));
-        let declared =
-            ["KERNEL ", "COOPERATIVE ", "GEMM(", "CONV("].map(|word| source.matches(&format!("\n{word}")).count());
+        let declared = ["KERNEL ", "COOPERATIVE ", "GEMM(", "CONV(", "KEYSTREAM("]
+            .map(|word| source.matches(&format!("\n{word}")).count());
         assert_eq!(names.len(), declared.iter().sum::<usize>());
         names.sort_unstable();
         names.dedup();

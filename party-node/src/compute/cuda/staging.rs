@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::c_void;
+use std::sync::{Arc, Mutex};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
@@ -39,7 +40,7 @@ impl Staging {
     }
 
     /// Copies to the device; `bytes` are free as soon as this returns.
-    pub(super) fn to_device(&mut self, address: u64, bytes: &[u8]) -> Result<(), DriverError> {
+    pub(super) fn send(&mut self, address: u64, bytes: &[u8]) -> Result<(), DriverError> {
         for (i, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
             let start = self.room(piece.len())?;
             let event = match self.spare.pop() {
@@ -87,7 +88,7 @@ impl Staging {
     }
 
     /// Copies from the device and waits: a piece is taken out of one buffer while the next one comes into the other.
-    pub(super) fn to_host(&mut self, bytes: &mut [u8], address: u64) -> Result<(), DriverError> {
+    pub(super) fn fetch(&mut self, bytes: &mut [u8], address: u64) -> Result<(), DriverError> {
         let pieces = bytes.len().div_ceil(PIECE_BYTES);
         for i in 0..=pieces {
             if i < pieces {
@@ -114,6 +115,100 @@ impl Staging {
     fn buffer(&self, i: usize) -> *mut u8 {
         // SAFETY: there are two buffers, one behind the other.
         unsafe { self.back.cast::<u8>().add(i % 2 * PIECE_BYTES) }
+    }
+}
+
+/// Pinned buffers for copies to the host that are waited for later. They serve again and again: pinning is slow.
+#[derive(Default)]
+pub(super) struct Buffers(Mutex<Vec<Buffer>>);
+
+/// A pinned buffer, and what says that it is full.
+struct Buffer {
+    start: *mut c_void,
+    bytes: usize,
+    arrived: sys::CUevent,
+}
+
+// SAFETY: pinned memory and events may be used from any thread; a buffer has one owner at a time.
+unsafe impl Send for Buffer {}
+
+impl Buffers {
+    /// Starts a copy. The device's context must be current.
+    pub(super) fn start(
+        buffers: &Arc<Self>,
+        address: u64,
+        bytes: usize,
+        stream: sys::CUstream,
+    ) -> Result<Arriving, DriverError> {
+        let buffer = buffers.take(bytes)?;
+        let arriving = Arriving { buffers: buffers.clone(), buffer: Some(buffer), bytes };
+        let buffer = arriving.buffer.as_ref().expect("just put there");
+        // SAFETY: nobody else has the buffer, which is large enough; the device's memory is the caller's.
+        unsafe {
+            let place = std::slice::from_raw_parts_mut(buffer.start.cast::<u8>(), bytes);
+            result::memcpy_dtoh_async(place, address, stream)?;
+            result::event::record(buffer.arrived, stream)?;
+        }
+        Ok(arriving)
+    }
+
+    /// The smallest buffer that is large enough, or a new one.
+    fn take(&self, bytes: usize) -> Result<Buffer, DriverError> {
+        let mut all = self.0.lock().expect("no holder panics");
+        let fitting = (0..all.len()).filter(|&i| all[i].bytes >= bytes).min_by_key(|&i| all[i].bytes);
+        if let Some(i) = fitting {
+            return Ok(all.swap_remove(i));
+        }
+        let bytes = bytes.next_power_of_two().max(SMALLEST_BUFFER);
+        // SAFETY: a plain allocation, given back in `release`.
+        let start = unsafe { result::malloc_host(bytes, 0)? };
+        Ok(Buffer { start, bytes, arrived: event()? })
+    }
+
+    /// Gives all buffers back that are not in use. The device's context must be current.
+    pub(super) fn release(&self) {
+        let Ok(mut all) = self.0.lock() else { return };
+        for buffer in all.drain(..) {
+            // SAFETY: made by `take`, in use by nobody.
+            unsafe {
+                let _ = result::event::destroy(buffer.arrived);
+                let _ = result::free_host(buffer.start);
+            }
+        }
+    }
+}
+
+/// The smallest buffer that is pinned.
+const SMALLEST_BUFFER: usize = 64 << 10;
+
+/// A copy to the host under way.
+pub(super) struct Arriving {
+    buffers: Arc<Buffers>,
+    buffer: Option<Buffer>,
+    bytes: usize,
+}
+
+impl Arriving {
+    /// Waits, and copies out. The device's context must be current.
+    pub(super) fn copy_out(&self, into: &mut [u8]) -> Result<(), DriverError> {
+        let buffer = self.buffer.as_ref().expect("it leaves in `drop`");
+        // SAFETY: the event was recorded behind the copy, which filled the first `bytes` bytes.
+        unsafe {
+            result::event::synchronize(buffer.arrived)?;
+            into.copy_from_slice(std::slice::from_raw_parts(buffer.start.cast::<u8>(), self.bytes));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        let Some(buffer) = self.buffer.take() else { return };
+        // SAFETY: the event is the buffer's own. A device that has failed copies nothing any more.
+        let _ = unsafe { result::event::synchronize(buffer.arrived) };
+        if let Ok(mut all) = self.buffers.0.lock() {
+            all.push(buffer);
+        }
     }
 }
 

@@ -1,14 +1,25 @@
 // Comparisons: monomials and leaf bits of all leaves at once, and all gates of a level at once. A plane is `width` words.
 
-// The product of every subset of up to four bits; bit i of the index says whether bit i is in.
+// The product of every subset of up to four bits; bit i of the index says whether bit i is in. Bits beyond `count` count
+// as zero. Spelt out, so that every index is a constant and the products stay in registers.
 DEVICE void subset_products(const u64 *bits, u64 count, u64 *products) {
+    u64 a = 0 < count ? bits[0] : 0, b = 1 < count ? bits[1] : 0, c = 2 < count ? bits[2] : 0, d = 3 < count ? bits[3] : 0;
     products[0] = ~0ull;
-#pragma unroll
-    for (u32 i = 0; i < 4; i++) {
-#pragma unroll
-        for (u32 subset = 0; subset < (1u << i); subset++)
-            products[1u << i | subset] = i < count ? products[subset] & bits[i] : 0;
-    }
+    products[1] = a;
+    products[2] = b;
+    products[3] = a & b;
+    products[4] = c;
+    products[5] = a & c;
+    products[6] = b & c;
+    products[7] = a & b & c;
+    products[8] = d;
+    products[9] = a & d;
+    products[10] = b & d;
+    products[11] = a & b & d;
+    products[12] = c & d;
+    products[13] = a & c & d;
+    products[14] = b & c & d;
+    products[15] = a & b & c & d;
 }
 
 // Helper: for every leaf, the products of its bits. `leaves`: first plane, planes, first plane of the result.
@@ -44,7 +55,8 @@ KERNEL leaf_bits(u64 *out, const u64 *planes, const u64 *monomials, const u64 *l
             // Chosen among registers: `full` is 1, 3, 7 or 15.
             u64 outside = 0, above = 0;
 #pragma unroll
-            for (u32 all = 1; all < 16; all = 2 * all + 1) {
+            for (u32 count = 1; count <= 4; count++) {
+                const u32 all = (1u << count) - 1;
                 if (all != full || subset > all) continue;
                 u32 lowest = subset & (0 - subset), rest = all & ~subset;
                 outside = products[rest];
@@ -55,8 +67,8 @@ KERNEL leaf_bits(u64 *out, const u64 *planes, const u64 *monomials, const u64 *l
         }
         if (adds_constant) {
 #pragma unroll
-            for (u32 all = 1; all < 16; all = 2 * all + 1)
-                if (all == full) propagate ^= products[all];
+            for (u32 count = 1; count <= 4; count++)
+                if ((1u << count) - 1 == full) propagate ^= products[(1u << count) - 1];
         }
         out[leaf[3] * width + word] ^= generate;
         if (leaf[4] != ~0ull) out[leaf[4] * width + word] ^= propagate;

@@ -81,6 +81,31 @@ KERNEL trunc_finish(u64 *w, const u64 *mine, const u64 *theirs, u64 shift, u64 n
     EACH(i, n) w[i] = (w[i] >> shift) - (1ull << (62 - shift)) + ((mine[i] + theirs[i]) << (64 - shift));
 }
 
+// Both halves of an exchange, and the addend of the wrap bit.
+KERNEL trunc_open(u64 *w, u64 *wrap, const u64 *theirs, const u64 *dealt, const u64 *mask, u64 constant, u64 shift, u64 n) {
+    EACH(i, n) {
+        u64 word = w[i] + theirs[i] + constant;
+        w[i] = word;
+        wrap[i] = ((1 ^ word >> 63) * dealt[i] + mask[i]) & low_bits(shift);
+    }
+}
+
+// The result, and the evaluator's own component without its mask of the wrap bit.
+KERNEL trunc_close(u64 *w, u64 *own, const u64 *mine, const u64 *theirs, const u64 *mask, u64 shift, u64 n) {
+    EACH(i, n) {
+        w[i] = (w[i] >> shift) - (1ull << (62 - shift)) + ((mine[i] + theirs[i]) << (64 - shift));
+        own[i] -= mask[i] << (64 - shift);
+    }
+}
+
+// Both halves of an exchange into the public component; the own one is the mask's negative.
+KERNEL exchange_close(u64 *t, u64 *mask, const u64 *mine, const u64 *theirs, u64 n) {
+    EACH(i, n) {
+        t[i] += mine[i] + theirs[i];
+        mask[i] = 0 - mask[i];
+    }
+}
+
 KERNEL sub_shifted(u64 *x, const u64 *mask, u64 by, u64 n) {
     EACH(i, n) x[i] -= mask[i] << by;
 }

@@ -14,6 +14,17 @@ struct Form {
     }
 };
 
+// Both halves of a word. What C says of halves, the compiler turns into operations on words, and those into more than
+// there need be.
+DEVICE void halves(u64 word, u32 &low, u32 &high) {
+#ifdef __CUDA_ARCH__
+    asm("mov.b64 {%0, %1}, %2;" : "=r"(low), "=r"(high) : "l"(word));
+#else
+    low = (u32)word;
+    high = (u32)(word >> 32);
+#endif
+}
+
 // Where a block's part of a product lies.
 struct Part {
     u64 row, column;
@@ -29,7 +40,9 @@ DEVICE void add_product(u64 *out, u64 ld, u64 rows, u64 columns, const A &a, con
     __shared__ u64 left[TILE_K][16 * ROWS + 1];
     __shared__ u64 right[TILE_K][16 * COLUMNS + 1];
     u32 thread = threadIdx.x, tx = thread % 16, ty = thread / 16;
-    u64 sums[ROWS][COLUMNS] = {}, next_left[ROWS], next_right[COLUMNS];
+    // Products of lower halves, and what belongs into the upper half: three multiply-adds for each term, no addition.
+    u64 lows[ROWS][COLUMNS] = {}, next_left[ROWS], next_right[COLUMNS];
+    u32 highs[ROWS][COLUMNS] = {};
     auto fetch = [&](u64 k_start) {
 #pragma unroll
         for (u32 i = 0; i < ROWS; i++) {
@@ -60,15 +73,19 @@ DEVICE void add_product(u64 *out, u64 ld, u64 rows, u64 columns, const A &a, con
         if (k_start + TILE_K < part.k_end) fetch(k_start + TILE_K);
 #pragma unroll
         for (u32 k = 0; k < TILE_K; k++) {
-            u64 of_left[ROWS], of_right[COLUMNS];
+            u32 left_low[ROWS], left_high[ROWS], right_low[COLUMNS], right_high[COLUMNS];
 #pragma unroll
-            for (u32 i = 0; i < ROWS; i++) of_left[i] = left[k][ty + 16 * i];
+            for (u32 i = 0; i < ROWS; i++) halves(left[k][ty + 16 * i], left_low[i], left_high[i]);
 #pragma unroll
-            for (u32 j = 0; j < COLUMNS; j++) of_right[j] = right[k][tx + 16 * j];
+            for (u32 j = 0; j < COLUMNS; j++) halves(right[k][tx + 16 * j], right_low[j], right_high[j]);
 #pragma unroll
             for (u32 i = 0; i < ROWS; i++)
 #pragma unroll
-                for (u32 j = 0; j < COLUMNS; j++) sums[i][j] += of_left[i] * of_right[j];
+                for (u32 j = 0; j < COLUMNS; j++) {
+                    lows[i][j] += (u64)left_low[i] * right_low[j];
+                    highs[i][j] += left_low[i] * right_high[j];
+                    highs[i][j] += left_high[i] * right_low[j];
+                }
         }
         __syncthreads();
     }
@@ -78,9 +95,9 @@ DEVICE void add_product(u64 *out, u64 ld, u64 rows, u64 columns, const A &a, con
         for (u32 j = 0; j < COLUMNS; j++) {
             u64 row = part.row + ty + 16 * i, column = part.column + tx + 16 * j;
             if (row >= rows || column >= columns) continue;
-            u64 *into = &out[row * ld + column];
-            if (part.alone) *into += sums[i][j];
-            else atomicAdd(into, sums[i][j]);
+            u64 *into = &out[row * ld + column], sum = lows[i][j] + ((u64)highs[i][j] << 32);
+            if (part.alone) *into += sum;
+            else atomicAdd(into, sum);
         }
     }
 }

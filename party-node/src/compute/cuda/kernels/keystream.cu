@@ -39,36 +39,59 @@ DEVICE void chacha12(const Stream &stream, u32 counter, u64 *words) {
         words[i] = (u64)(s[2 * i] + start[2 * i]) | (u64)(s[2 * i + 1] + start[2 * i + 1]) << 32;
 }
 
-enum Combine { FILL, ADD, SUB, XOR };
+enum Combine { FILL, NEGATED, ADD, SUB, XOR, DEAL };
+enum Join { ALONE, SUM, DIFFERENCE_OF_BITS };
 
-template <Combine combine>
-DEVICE void keystream_into(u64 *out, const Stream &stream, u64 n) {
+// `half` is what DEAL leaves beside what it takes away; `other` is a second stream that is joined to the first.
+template <Combine combine, Join join>
+DEVICE void keystream_into(u64 *out, u64 *half, const Stream &stream, const Stream &other, u64 n) {
     // A block of 8 words, and one to keep threads off each other's banks.
     __shared__ u64 staged[256 * 9];
     u64 step = gridDim.x * 2048ull;
     for (u64 first = blockIdx.x * 2048ull; first < n; first += step) {
-        u64 words[8];
+        u64 words[8], more[8];
         chacha12(stream, (u32)(first / 8 + threadIdx.x), words);
+        if (join != ALONE) chacha12(other, (u32)(first / 8 + threadIdx.x), more);
 #pragma unroll
-        for (u32 i = 0; i < 8; i++) staged[threadIdx.x * 9 + i] = words[i];
+        for (u32 i = 0; i < 8; i++) {
+            u64 word = words[i];
+            if (join == SUM) word += more[i];
+            if (join == DIFFERENCE_OF_BITS) word ^= more[i];
+            staged[threadIdx.x * 9 + i] = word;
+        }
         __syncthreads();
         u64 count = smaller(n - first, 2048);
         for (u32 i = threadIdx.x; i < count; i += 256) {
             u64 word = staged[i / 8 * 9 + i % 8];
             u64 &into = out[first + i];
             if (combine == FILL) into = word;
+            if (combine == NEGATED) into = 0 - word;
             if (combine == ADD) into += word;
             if (combine == SUB) into -= word;
             if (combine == XOR) into ^= word;
+            if (combine == DEAL) into -= word, half[first + i] = word;
         }
         __syncthreads();
     }
 }
 
-COOPERATIVE keystream(u64 *out, Stream stream, u64 n) { keystream_into<FILL>(out, stream, n); }
+#define KEYSTREAM(name, combine) \
+    COOPERATIVE name(u64 *out, Stream stream, u64 n) { keystream_into<combine, ALONE>(out, 0, stream, stream, n); }
 
-COOPERATIVE keystream_add(u64 *out, Stream stream, u64 n) { keystream_into<ADD>(out, stream, n); }
+KEYSTREAM(keystream, FILL)
+KEYSTREAM(keystream_negated, NEGATED)
+KEYSTREAM(keystream_add, ADD)
+KEYSTREAM(keystream_sub, SUB)
+KEYSTREAM(keystream_xor, XOR)
 
-COOPERATIVE keystream_sub(u64 *out, Stream stream, u64 n) { keystream_into<SUB>(out, stream, n); }
+COOPERATIVE keystream_deal(u64 *values, u64 *half, Stream stream, u64 n) {
+    keystream_into<DEAL, ALONE>(values, half, stream, stream, n);
+}
 
-COOPERATIVE keystream_xor(u64 *out, Stream stream, u64 n) { keystream_into<XOR>(out, stream, n); }
+COOPERATIVE keystreams_add(u64 *out, Stream stream, Stream other, u64 n) {
+    keystream_into<ADD, SUM>(out, 0, stream, other, n);
+}
+
+COOPERATIVE keystreams_of_bits(u64 *out, Stream stream, Stream other, u64 n) {
+    keystream_into<FILL, DIFFERENCE_OF_BITS>(out, 0, stream, other, n);
+}

@@ -101,6 +101,20 @@ KERNEL short_row_sums(u64 *sums, const u64 *x, u64 columns, u64 rows) {
     }
 }
 
+// sums[o, i] += the sum over m of x[o, m, i]. Of every sum a thread has every `shares`-th term; neighbours read neighbours.
+KERNEL sum_middle(u64 *sums, const u64 *x, u64 middle, u64 inner, u64 shares, u64 n) {
+    EACH(at, n) {
+        u64 i = at % inner, share = at / inner % shares, outer = at / inner / shares, sum = 0;
+        for (u64 m = share; m < middle; m += shares) sum += x[(outer * middle + m) * inner + i];
+        atomicAdd(&sums[outer * inner + i], sum);
+    }
+}
+
+// out[o, m, i] = x[o, i].
+KERNEL repeat_middle(u64 *out, const u64 *x, u64 middle, u64 inner, u64 n) {
+    EACH(at, n) out[at] = x[at / inner / middle * inner + at % inner];
+}
+
 // Single bits: bit i of the result is bit places[i] of the plane. A word per thread.
 KERNEL gather_bits(u64 *out, const u64 *plane, const u64 *places, u64 bits, u64 n) {
     EACH(j, n) {
