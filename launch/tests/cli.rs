@@ -137,6 +137,14 @@ fn an_inference_is_planned_block_by_block() {
     assert!((number(&near, "infer_seconds") - sum).abs() < 1e-9, "{near}");
     let far = plan(&["--rtt-ms", "40", "--bandwidth-mbit", "100", "--public-model"]);
     assert!(number(&far, "seconds_per_step") > 2.0 * number(&near, "seconds_per_step") && far["public_model"] == true);
+    // Two lanes take a block each, with nothing to sum: what is planned is one of the ways to scale.
+    let two = plan(&["--gpus", "2", "--device", "h200", "--net", "100gbit,0.1ms"]);
+    assert_eq!((number(&two, "steps"), number(&two, "batch"), number(&two, "seconds_allreduce")), (5.0, 256.0, 0.0));
+    assert_eq!(number(&two, "bytes_per_step_per_party"), 2.0 * number(&near, "bytes_per_step_per_party"));
+    assert_eq!((&two["device"], &two["device_measured"]), (&"h200".into(), &false.into()));
+    let row = two["scaling"].as_array().and_then(|rows| rows.iter().find(|row| row["lanes"] == 2)).expect("a row");
+    assert_eq!(row["weak"]["seconds_per_step"], two["seconds_per_step"]);
+    assert!(number(&row["strong"], "seconds_per_step") < number(&two, "seconds_per_step"), "{row}");
     let text = stdout(&launch(folder.path(), &["plan", "--infer", "--workload", "resnet18"]));
     for part in ["before the first row", "linear-1", "predicted inference time", "predictions, to their owner alone"] {
         assert!(text.contains(part), "{part}: {text}");

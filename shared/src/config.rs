@@ -289,6 +289,7 @@ impl JobFile {
         "job.name",
         "job.parties",
         "job.lanes",
+        "job.device",
         "job.threads",
         "job.folder",
         "job.metrics",
