@@ -1,8 +1,8 @@
 //! The scheduler's state on disk: one SQLite file that operators can look into with the `sqlite3` they have. Knows
 //! nothing of scheduling: it keeps records.
 //!
-//! Order matters: step, then [`Store::save`], then the actions. A crash before the save undoes a step that nobody saw; a
-//! crash after it loses actions that hosts bring back when they report what they hold.
+//! Order matters: step, then [`Store::save`], then the actions. A crash before the save undoes a step that nobody saw;
+//! a crash after it loses actions that hosts bring back when they report what they hold.
 
 mod schema;
 
@@ -164,7 +164,8 @@ impl Store {
         read().map_err(|source| self.database(source))
     }
 
-    /// Copies the state as it is now to a new file, while the orchestrator works. The copy is complete or does not exist.
+    /// Copies the state as it is now to a new file, while the orchestrator works. The copy is complete or does not
+    /// exist.
     pub fn backup(&self, to: &Path) -> Result<(), StoreError> {
         backup(&self.connection, to)
     }

@@ -1,5 +1,5 @@
-//! How much processor time a decision takes with a large fleet and a long line, and what it costs in memory. Prints figures and judges
-//! none: `cargo test --release -p orchestrator --test load -- --ignored --nocapture`
+//! How much processor time a decision takes with a large fleet and a long line, and what it costs in memory. Prints
+//! figures and judges none: `cargo test --release -p orchestrator --test load -- --ignored --nocapture`
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should stop and say where")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,8 @@
 //! A party's own record of what it agreed to, started and revealed: lines of JSON, each signed and chained to the one
 //! before. Knows no files: who keeps the lines appends them and has them on the disk before acting on them.
 //!
-//! A chain shows what was changed, moved or taken out. That its newest lines are missing it cannot show by itself: for that
-//! there are [`Head`]s kept elsewhere, in a file of its own and in the logs of the peers.
+//! A chain shows what was changed, moved or taken out. That its newest lines are missing it cannot show by itself: for
+//! that there are [`Head`]s kept elsewhere, in a file of its own and in the logs of the peers.
 
 use std::collections::BTreeMap;
 
@@ -260,8 +260,8 @@ impl Chain {
         line
     }
 
-    /// Checks a whole log and gives its entries and its end. `anchors` are heads of this log that were kept elsewhere; their
-    /// signatures have been checked.
+    /// Checks a whole log and gives its entries and its end. `anchors` are heads of this log that were kept elsewhere;
+    /// their signatures have been checked.
     pub fn verify(
         text: &str,
         party: PartyId,

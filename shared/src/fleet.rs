@@ -164,7 +164,8 @@ pub struct Held {
     pub phase: HeldPhase,
 }
 
-/// How far an agent is with what it holds. An end is kept until it is released, so that no end is lost with a connection.
+/// How far an agent is with what it holds. An end is kept until it is released, so that no end is lost with a
+/// connection.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum HeldPhase {
     /// Kept free.

@@ -226,9 +226,9 @@ impl Scheduler {
         }
     }
 
-    /// Why the next attempt cannot begin yet. Hosts that can answer are waited for. Of the others nobody knows whether they
-    /// still run, which is harmless while one party of the attempt is known to be gone: without it nothing is computed and
-    /// nothing revealed.
+    /// Why the next attempt cannot begin yet. Hosts that can answer are waited for. Of the others nobody knows whether
+    /// they still run, which is harmless while one party of the attempt is known to be gone: without it nothing is
+    /// computed and nothing revealed.
     pub(super) fn may_still_run(&self, job: &Job) -> Option<Reason> {
         let mut stopping = Vec::new();
         let mut unknown: BTreeMap<Epoch, BTreeMap<PartyId, &HostId>> = BTreeMap::new();

@@ -41,8 +41,8 @@ impl Scheduler {
         digests.into_iter().for_each(|digest| self.ask(digest, party));
     }
 
-    /// A party decided. A consent that does not reach the next attempt leaves the job waiting; it is not asked for again
-    /// until the party comes back or changes its mind, since asking would give the same answer.
+    /// A party decided. A consent that does not reach the next attempt leaves the job waiting; it is not asked for
+    /// again until the party comes back or changes its mind, since asking would give the same answer.
     pub(super) fn consent(&mut self, digest: JobDigest, party: PartyId, consent: Consent) {
         let now = self.now;
         let Some(job) = self.job_mut(digest).filter(|job| !job.state.is_end()) else { return };

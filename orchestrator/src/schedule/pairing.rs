@@ -1,5 +1,5 @@
-//! Which lane of a party works with which lanes of the others: rank `r` of all three exchange messages at every step, and
-//! the slowest rank sets the pace of all.
+//! Which lane of a party works with which lanes of the others: rank `r` of all three exchange messages at every step,
+//! and the slowest rank sets the pace of all.
 
 use shared::fleet::HostId;
 

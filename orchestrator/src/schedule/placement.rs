@@ -324,8 +324,8 @@ impl Offer<'_> {
     }
 }
 
-/// The next host to take from, of those in order of [`View::offers`]: of the first kind, the smallest that has enough, so
-/// that little is cut up, or else the largest, so that few are needed.
+/// The next host to take from, of those in order of [`View::offers`]: of the first kind, the smallest that has enough,
+/// so that little is cut up, or else the largest, so that few are needed.
 fn take_next<'a>(left: &mut Vec<(&'a Host, Vec<usize>)>, wanted: usize) -> Option<(&'a Host, Vec<usize>)> {
     let kind = left.first()?.0.shared;
     let enough = left.iter().take_while(|(host, devices)| host.shared == kind && devices.len() >= wanted).count();

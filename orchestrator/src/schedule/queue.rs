@@ -1,5 +1,5 @@
-//! Who is next. Highest priority first, first come first within; whoever fits may pass, but devices that the first in line
-//! needs are kept for it as they become free, so that nobody passes it for ever.
+//! Who is next. Highest priority first, first come first within; whoever fits may pass, but devices that the first in
+//! line needs are kept for it as they become free, so that nobody passes it for ever.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -285,7 +285,8 @@ impl Scheduler {
         fits
     }
 
-    /// Keeps devices for the first in line: those that it holds a claim on, or else those that promise to be free soonest.
+    /// Keeps devices for the first in line: those that it holds a claim on, or else those that promise to be free
+    /// soonest.
     fn renew_claim(&mut self, digest: JobDigest, pass: &mut Pass) {
         if !self.settings.claims {
             return;

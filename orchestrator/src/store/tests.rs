@@ -69,7 +69,9 @@ fn a_database_of_the_first_schema_is_brought_up_to_date() {
     let path = folder.path().join("orchestrator.db");
     let old = Connection::open(&path).unwrap();
     old.execute_batch(schema::MIGRATIONS[0]).unwrap();
-    let meta = r#"{"now":7,"next_sequence":5,"quotas":[{"devices":4,"jobs":null},{"devices":null,"jobs":null},{"devices":null,"jobs":null}]}"#;
+    let none = r#"{"devices":null,"jobs":null}"#;
+    let quotas = format!(r#"[{{"devices":4,"jobs":null}},{none},{none}]"#);
+    let meta = format!(r#"{{"now":7,"next_sequence":5,"quotas":{quotas}}}"#);
     old.execute("INSERT INTO meta VALUES ('scheduler', ?1)", [meta]).unwrap();
     old.pragma_update(None, "user_version", 1).unwrap();
     drop(old);

@@ -1,4 +1,5 @@
-//! What must hold whatever happens, checked against what agents and users know, not against what the scheduler believes.
+//! What must hold whatever happens, checked against what agents and users know, not against what the scheduler
+//! believes.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,7 +1,7 @@
 //! The scheduler against random histories. A violation prints its seed and the smallest history that still shows it.
 //!
 //! `TREFOIL_SIMULATION_SEEDS=10000 cargo test --release -p orchestrator --test simulation` runs more of them;
-//! `TREFOIL_SIMULATION_FIRST=7` begins elsewhere; `TREFOIL_SIMULATION_TRACE=1` prints what happens in the smallest history.
+//! `TREFOIL_SIMULATION_FIRST=7` begins elsewhere; `TREFOIL_SIMULATION_TRACE=1` prints what happens in the smallest one.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot go on should stop and say where")]
 
 mod agent;

@@ -114,7 +114,7 @@ proptest! {
         let mut bytes = lines.concat().into_bytes();
         let bit = bit.index(bytes.len() * 8);
         bytes[bit / 8] ^= 1 << (bit % 8);
-        // What is no text is refused before it gets here; what still says the same (a letter of a name's escape) is the same.
+        // What is no text is refused before it gets here.
         if let Ok(text) = String::from_utf8(bytes) {
             let read = Chain::verify(&text, P1, &key.public(), &[chain.head()]);
             prop_assert!(read.is_err(), "{:?}", read);

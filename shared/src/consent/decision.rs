@@ -1,5 +1,5 @@
-//! What a party says of a job, so that the other two and the orchestrator can hold it to it: bound to the job, the party, a
-//! window of attempts, a time, and a number used once.
+//! What a party says of a job, so that the other two and the orchestrator can hold it to it: bound to the job, the
+//! party, a window of attempts, a time, and a number used once.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,8 @@ impl Statement for Decision {
     const CONTEXT: &'static str = "decision 1";
 }
 
-/// A party's word that a certificate is its own in one attempt: so the orchestrator, which carries the roster, cannot put
-/// in one of its own.
+/// A party's word that a certificate is its own in one attempt: so the orchestrator, which carries the roster, cannot
+/// put in one of its own.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endorsement {
@@ -112,8 +112,8 @@ pub struct Decisions {
 }
 
 impl Decisions {
-    /// Takes note of a decision by the holder of `key`: genuine, on this job, and not older than what was seen. Yes or no is
-    /// not asked here.
+    /// Takes note of a decision by the holder of `key`: genuine, on this job, and not older than what was seen. Yes or
+    /// no is not asked here.
     pub fn receive<'a>(
         &mut self,
         signed: &'a Signed<Decision>,

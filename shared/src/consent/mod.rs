@@ -1,8 +1,8 @@
 //! What a party agrees to, and how it makes sure that what starts is what it agreed to. The orchestrator carries all of
 //! this and is believed in none of it: it can delay, and nothing else.
 //!
-//! A [`Proposal`] names everything; its digest names it. A [`Policy`] is the party's own opinion. A [`Decision`] is what it
-//! says, signed. Before a party starts, [`Gate::enter`] looks at all of it once more.
+//! A [`Proposal`] names everything; its digest names it. A [`Policy`] is the party's own opinion. A [`Decision`] is
+//! what it says, signed. Before a party starts, [`Gate::enter`] looks at all of it once more.
 
 mod decision;
 mod gate;
