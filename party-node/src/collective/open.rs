@@ -16,8 +16,8 @@ pub struct Opened {
     pub remark: String,
 }
 
-/// Opens the collective of lanes that are threads of this process. `gpus` holds the number of each lane's GPU, and nothing
-/// if the lanes compute on processors.
+/// Opens the collective of lanes that are threads of this process. `gpus` holds the number of each lane's GPU, and
+/// nothing if the lanes compute on processors.
 pub fn open(devices: &[Arc<dyn Compute>], gpus: &[usize]) -> Opened {
     #[cfg(feature = "cuda")]
     let reason = match on_gpus(devices, gpus) {

@@ -34,7 +34,7 @@ pub(super) fn open() -> Option<Box<dyn Sampler>> {
 }
 
 fn sampler() -> Result<NvmlSampler, NvmlError> {
-    // Devices and sets of events borrow it, and a party keeps them until it ends: one that is never closed lends for good.
+    // Devices and sets of events borrow it, and a party keeps them until it ends: what is never closed lends for good.
     let nvml: &'static Nvml = Box::leak(Box::new(Nvml::init()?));
     let sampled = |index| {
         let device = nvml.device_by_index(index).ok()?;

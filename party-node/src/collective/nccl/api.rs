@@ -57,7 +57,8 @@ pub(in crate::collective) trait Membership: Send {
     ///
     /// # Safety
     ///
-    /// Both places must stay as they are until [`Membership::done`] says that the step is done, or until this is aborted.
+    /// Both places must stay as they are until [`Membership::done`] says that the step is done, or until this is
+    /// aborted.
     unsafe fn start(&mut self, step: Step, send: Option<Slice<'_>>, out: SliceMut<'_>) -> Result<(), Fault>;
 
     /// Whether the device has done all that was queued.

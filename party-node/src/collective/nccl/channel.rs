@@ -8,8 +8,8 @@ use super::api::UniqueId;
 use crate::collective::CollectiveError;
 use crate::collective::meeting::{Meeting, Operation};
 
-/// The party's own channel. Within a process it is memory; between hosts it has to be the authenticated control channel,
-/// since whoever learns the id of a group can join it.
+/// The party's own channel. Within a process it is memory; between hosts it has to be the authenticated control
+/// channel, since whoever learns the id of a group can join it.
 pub(super) trait Channel: Send + Sync {
     /// Waits until all lanes are here, and checks that they have come for the same.
     fn meet(&self, lane: usize, operation: Operation) -> Result<(), CollectiveError>;

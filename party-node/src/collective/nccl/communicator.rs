@@ -1,5 +1,5 @@
-//! The life of a lane's communicator: joining, steps, end. It waits by asking, never within a call, so that it notices a
-//! failure, a lane that has left, and a time that is up.
+//! The life of a lane's communicator: joining, steps, end. It waits by asking, never within a call, so that it notices
+//! a failure, a lane that has left, and a time that is up.
 #![allow(unsafe_code, reason = "lends memory to steps that outlast the call that starts them")]
 
 use std::thread;

@@ -1,8 +1,8 @@
 //! NCCL itself: found, loaded, called.
 //!
-//! Types are cudarc's; the functions are looked up here, by their names in a file that is opened by its path. cudarc would
-//! look for `libnccl.so` alone, where pip and Debian install `libnccl.so.2`, and would panic at a function that is not
-//! there. Results are plain numbers: a newer library may return one that cudarc's enumeration does not have.
+//! Types are cudarc's; the functions are looked up here, by their names in a file that is opened by its path. cudarc
+//! would look for `libnccl.so` alone, where pip and Debian install `libnccl.so.2`, and would panic at a function that
+//! is not there. Results are plain numbers: a newer library may return one that cudarc's enumeration does not have.
 #![allow(unsafe_code, reason = "loads NCCL and calls it")]
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -52,7 +52,10 @@ pub(in crate::collective) enum NotThere {
         reason: String,
     },
     /// It is too old.
-    #[error("{file} is NCCL {}, and {} or later is needed: pip install nvidia-nccl-cu13", dotted(*.found), dotted(VERSION_MIN))]
+    #[error(
+        "{file} is NCCL {}, and {} or later is needed: pip install nvidia-nccl-cu13",
+        dotted(*.found), dotted(VERSION_MIN)
+    )]
     Old {
         /// The file.
         file: String,
@@ -91,8 +94,8 @@ pub(in crate::collective) struct Library {
 }
 
 impl Library {
-    /// Looks where the loader does, then in all folders that pip, conda, CUDA's installer and NVIDIA's images use; in the
-    /// user's own first if [`FOLDERS_VARIABLE`] names some.
+    /// Looks where the loader does, then in all folders that pip, conda, CUDA's installer and NVIDIA's images use; in
+    /// the user's own first if [`FOLDERS_VARIABLE`] names some.
     pub(in crate::collective) fn load() -> Result<Self, NotThere> {
         Self::load_from(std::env::var_os(FOLDERS_VARIABLE).is_none(), &library_folders())
     }
@@ -284,8 +287,8 @@ struct Place {
     communicator: ncclComm_t,
 }
 
-// SAFETY: NCCL's guide on thread safety lets any thread use a communicator as long as one at a time does, which `&mut` and
-// `Box` see to; each call that needs the device makes it current in its own thread.
+// SAFETY: NCCL's guide on thread safety lets any thread use a communicator as long as one at a time does, which `&mut`
+// and `Box` see to; each call that needs the device makes it current in its own thread.
 unsafe impl Send for Place {}
 
 impl Membership for Place {

@@ -1,14 +1,15 @@
 //! The collective of lanes that have a GPU each: NCCL moves and adds the words from GPU to GPU.
 //!
-//! Before each operation all lanes meet on the party's own [`channel`](Channel), asleep, and agree on what they do and how
-//! long it is; NCCL checks neither, and a GPU that waits for a lane that never comes would wait for ever. Only then the
-//! step starts on the lane's stream, and its thread looks after it until it is done: for failures of the group, for lanes
-//! that have left, for the clock. So no stream ever holds a step that nobody watches. Overlap with the host's own work is
-//! given up for that; what follows an operation here is an exchange between parties, which needs its result anyway.
+//! Before each operation all lanes meet on the party's own [`channel`](Channel), asleep, and agree on what they do and
+//! how long it is; NCCL checks neither, and a GPU that waits for a lane that never comes would wait for ever. Only then
+//! the step starts on the lane's stream, and its thread looks after it until it is done: for failures of the group, for
+//! lanes that have left, for the clock. So no stream ever holds a step that nobody watches. Overlap with the host's own
+//! work is given up for that; what follows an operation here is an exchange between parties, which needs its result
+//! anyway.
 //!
 //! NCCL wants equally many words of each lane, and shards differ by one. Where they do, words are laid out with a zero
-//! behind each shorter shard: one copy within the GPU's memory, several times faster than any link between GPUs, against
-//! as many rooted reductions as there are lanes.
+//! behind each shorter shard: one copy within the GPU's memory, several times faster than any link between GPUs,
+//! against as many rooted reductions as there are lanes.
 //!
 //! A communicator lives and ends on the thread of its lane. It belongs to one epoch, since its party does.
 
