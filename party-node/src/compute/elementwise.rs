@@ -219,10 +219,10 @@ pub fn packed_bytes(len: usize, bits: u32) -> usize {
     (len * bits as usize).div_ceil(8)
 }
 
-/// Eight values of fewer bits than this are packed at a time: four of them must fit into 128 bits.
-const PACKED_BITS_MAX: u32 = 32;
-/// Values of so many bits or fewer lie within eight bytes, at whatever bit they begin.
-const LOADED_BITS_MAX: u32 = 57;
+/// Two values of so many bits or fewer lie within eight bytes, at whatever bit they begin.
+const PAIRED_BITS_MAX: u32 = 28;
+/// And so does one.
+const SINGLE_BITS_MAX: u32 = 57;
 
 fn low_bits(bits: u32) -> u64 {
     u64::MAX >> (64 - bits)
@@ -231,19 +231,23 @@ fn low_bits(bits: u32) -> u64 {
 multiversion! {
     /// Packs the low `bits` bits of every word, little-endian, without gaps.
     pub fn pack(words: &[u64], bits: u32) -> Vec<u8> {
-        let (eights, rest) = if bits < PACKED_BITS_MAX { words.as_chunks::<8>() } else { (&[][..], words) };
+        // Eight values fill whole bytes, so that no eight of them wait for those before.
+        let (eights, rest) = if bits <= PAIRED_BITS_MAX { words.as_chunks::<8>() } else { (&[][..], words) };
         let (low, each) = (low_bits(bits), bits as usize);
-        // Eight values fill whole bytes. What is stored beyond them is zero, and the next eight come on top of it.
-        let mut bytes = vec![0; packed_bytes(words.len(), bits) + 32];
+        // Of each pair: its first byte, the bit in it, and by how many bits that byte is ahead of the last pair's.
+        let first_byte = |pair: u32| 2 * pair * bits / 8;
+        let places = [0, 1, 2, 3].map(|pair: u32| {
+            let ahead = first_byte(pair) - first_byte(pair.saturating_sub(1));
+            (first_byte(pair) as usize, 2 * pair * bits % 8, 8 * ahead)
+        });
+        let mut bytes = vec![0; packed_bytes(words.len(), bits) + 8];
         for (index, eight) in eights.iter().enumerate() {
-            let [w0, w1, w2, w3, w4, w5, w6, w7] = eight.map(|word| word & low);
-            let four = |[w0, w1, w2, w3]: [u64; 4]| {
-                u128::from(w0 | w1 << bits) | u128::from(w2 | w3 << bits) << (2 * bits)
-            };
-            let (first, second) = (four([w0, w1, w2, w3]), four([w4, w5, w6, w7]));
-            let to = &mut bytes[index * each..][..32];
-            to[..16].copy_from_slice(&(first | second << (4 * bits)).to_le_bytes());
-            to[16..].copy_from_slice(&(second >> (128 - 4 * bits)).to_le_bytes());
+            // What is stored beyond a pair is zero and makes room for the next one.
+            let (to, mut stored) = (&mut bytes[index * each..][..each + 8], 0);
+            for ([one, two], (at, shift, ahead)) in eight.as_chunks().0.iter().zip(places) {
+                stored = stored >> ahead | (one & low | (two & low) << bits) << shift;
+                *to[at..].first_chunk_mut().expect("eight bytes follow") = stored.to_le_bytes();
+            }
         }
         bytes.truncate(eights.len() * each);
         pack_one_by_one(rest, bits, &mut bytes);
@@ -255,18 +259,19 @@ multiversion! {
     /// Undoes [`pack`]; `bytes` must be [`packed_bytes`] long.
     pub fn unpack(bytes: &[u8], len: usize, bits: u32) -> Vec<u64> {
         let (low, each) = (low_bits(bits), bits as usize);
-        let places: [(usize, u32); 8] = [0, 1, 2, 3, 4, 5, 6, 7].map(|i| ((i * bits / 8) as usize, i * bits % 8));
+        let places = [0, 1, 2, 3, 4, 5, 6, 7].map(|i: u32| ((i * bits / 8) as usize, i * bits % 8));
         // The last ones would be loaded from beyond the end.
-        let loadable = if bits <= LOADED_BITS_MAX { bytes.len().saturating_sub(8) / each } else { 0 };
+        let loadable = if bits <= SINGLE_BITS_MAX { bytes.len().saturating_sub(8) / each } else { 0 };
         let eights = (len / 8).min(loadable);
-        let mut words = Vec::with_capacity(len);
-        for index in 0..eights {
+        let mut words = vec![0; len];
+        let (whole, rest) = words.split_at_mut(8 * eights);
+        for (index, eight) in whole.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let from = &bytes[index * each..][..each + 8];
-            words.extend_from_slice(&places.map(|(at, shift)| {
-                u64::from_le_bytes(*from[at..].first_chunk().expect("eight bytes follow")) >> shift & low
-            }));
+            for (word, (at, shift)) in eight.iter_mut().zip(places) {
+                *word = u64::from_le_bytes(*from[at..].first_chunk().expect("eight bytes follow")) >> shift & low;
+            }
         }
-        unpack_one_by_one(&bytes[eights * each..], len - 8 * eights, bits, &mut words);
+        unpack_one_by_one(&bytes[eights * each..], bits, rest);
         words
     }
 }
@@ -288,12 +293,12 @@ fn pack_one_by_one(words: &[u64], bits: u32, bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(&pending.to_le_bytes()[..(held as usize).div_ceil(8)]);
 }
 
-/// Appends so many words that are packed from the first byte on.
+/// Fills words with what is packed from the first byte on.
 #[inline]
-fn unpack_one_by_one(bytes: &[u8], len: usize, bits: u32, words: &mut Vec<u64>) {
+fn unpack_one_by_one(bytes: &[u8], bits: u32, words: &mut [u64]) {
     let (mut pending, mut held) = (0_u128, 0);
     let mut chunks = bytes.chunks(8);
-    for _ in 0..len {
+    for to in words {
         if held < bits {
             let chunk = chunks.next().expect("the length was checked on arrival");
             let mut word = [0; 8];
@@ -302,7 +307,9 @@ fn unpack_one_by_one(bytes: &[u8], len: usize, bits: u32, words: &mut Vec<u64>) 
             held += 64;
         }
         #[allow(clippy::cast_possible_truncation, reason = "masked to the low bits")]
-        words.push(pending as u64 & low_bits(bits));
+        {
+            *to = pending as u64 & low_bits(bits);
+        }
         pending >>= bits;
         held -= bits;
     }
