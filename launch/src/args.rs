@@ -348,7 +348,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) parties: u16,
     /// Whole trainings, each with its own seed (w1, w5); repetitions (w4, micro); steps (w2, w3, resnet18)
-    /// [default: 5, 5, 30, 10, 3; of micro as many as half a second holds]
+    /// [default: 5, 5, 30, 10, 3; of micro as many as a second holds]
     #[arg(long, value_name = "N")]
     pub(crate) runs: Option<usize>,
     /// Only the line of this name (w3, w4), or the lines of this kernel (micro)

@@ -167,7 +167,7 @@ pub struct Figures {
 }
 
 /// Time spent on one kernel, and the bounds on its repetitions, unless their number is given.
-const TIME: Duration = Duration::from_millis(500);
+const TIME: Duration = Duration::from_secs(1);
 const RUNS_MIN: usize = 5;
 const RUNS_MAX: usize = 1000;
 
@@ -212,20 +212,23 @@ impl Kernel {
         }
     }
 
-    /// Runs the kernel and its floor in turn, after one turn that does not count; `runs` times, or for half a second.
+    /// Runs the kernel and, for about as long, its floor in turn, after one turn that does not count; `runs` times, or for a
+    /// second.
     ///
     /// # Panics
     /// If `runs` is 0.
     pub fn measure(&self, device: &CpuDevice, runs: Option<usize>) -> Figures {
         let mut trial = Trial::new(self, device);
-        let mut turn = || Turn { kernel: (trial.work)(), floor: (trial.floor)() };
-        turn();
+        let warm_up = trial.turn(1);
+        // As long as the kernel, so that whatever interrupts programs now and then meets both alike.
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let times = (warm_up.kernel / warm_up.floor).clamp(1.0, 100.0) as u32;
         let (start, mut turns) = (Instant::now(), Vec::new());
         while match runs {
             Some(runs) => turns.len() < runs,
             None => turns.len() < RUNS_MIN || (start.elapsed() < TIME && turns.len() < RUNS_MAX),
         } {
-            turns.push(turn());
+            turns.push(trial.turn(times));
         }
         let seconds = sorted(&turns, |turn| turn.kernel);
         Figures {
@@ -245,10 +248,19 @@ impl Kernel {
     }
 }
 
-/// Seconds of one repetition of a kernel, and of its floor right after.
+/// Seconds of one repetition of a kernel, and the mean of its floor's right after.
 struct Turn {
     kernel: f64,
     floor: f64,
+}
+
+impl Trial<'_> {
+    /// The kernel once, then its floor so many times.
+    fn turn(&mut self, times: u32) -> Turn {
+        let kernel = (self.work)();
+        let floor: f64 = (0..times).map(|_| (self.floor)()).sum();
+        Turn { kernel, floor: floor / f64::from(times) }
+    }
 }
 
 fn sorted(turns: &[Turn], of: impl Fn(&Turn) -> f64) -> Vec<f64> {
