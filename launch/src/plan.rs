@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use shared::config::JobFile;
 use shared::job::{JobSpec, ROUND_TRIP_LONG_MS, Training, Work};
 use shared::model::{Optimizer, TrainSpec};
 
 use crate::args::{Output, PlanArgs};
 use crate::cost::{self, Cost, Part};
-use crate::data::{Dataset, Digests};
+use crate::data::Digests;
 use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
@@ -17,8 +18,11 @@ use crate::report::{bytes, seconds};
 use crate::time::{Network, Prediction};
 use crate::{bench, job, print, settings};
 
+mod inference;
+
 /// Layout of the JSON plan.
 const SCHEMA: &str = "trefoil-plan/1";
+
 /// A plan, as JSON shows it.
 #[derive(Debug, Serialize)]
 struct Plan {
@@ -38,10 +42,22 @@ struct Plan {
     seconds_compute: f64,
     seconds_transfer: f64,
     seconds_rounds: f64,
-    train_seconds: f64,
+    train_seconds: Option<f64>,
+    public_model: Option<bool>,
+    bytes_once_per_party: f64,
+    rounds_once: f64,
+    seconds_once: f64,
+    infer_seconds: Option<f64>,
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
     shadow: Option<Shadow>,
+}
+
+/// A plan, and what a person wants to know besides: what the job works on, and where the cost of a step comes from.
+struct Planned {
+    plan: Plan,
+    data: String,
+    parts: Vec<Part>,
 }
 
 /// Plans a job and prints the plan.
@@ -50,74 +66,101 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         let ranges = "--rtt-ms must not be negative, --bandwidth-mbit must be above 0, --packet-loss from 0 to below 1";
         return Err(LaunchError::Usage(ranges.into()));
     }
-    let settings = settings::load(&args.run, std::env::vars())?;
+    let settings = settings::load(args, std::env::vars())?;
     if args.run.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let file = settings.job.model.file.as_ref().filter(|_| args.workload.is_none());
-    let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
+    let planned = if args.infer { inference::plan(args, &settings.job) } else { training(args, &settings.job) }?;
+    print(&match args.run.job.output {
+        Output::Json => serde_json::to_string_pretty(&planned.plan).expect("it holds nothing that JSON cannot") + "\n",
+        Output::Text => planned.text(),
+    });
+    Ok(())
+}
+
+fn training(args: &PlanArgs, job: &JobFile) -> Result<Planned, LaunchError> {
+    let file = job.model.file.as_ref().filter(|_| args.workload.is_none());
+    let file = file.map(|file| ModelFile::read(file, &job.protocol)).transpose()?;
     let (job, data) = match args.workload {
-        Some(workload) => bench::training(workload, &settings.job, &args.run.job.set)?,
-        None => (settings.job.clone(), job::load(&settings.job, file.as_ref())?),
+        Some(workload) => bench::training(workload, job, &args.run.job.set)?,
+        None => (job.clone(), job::load(job, file.as_ref())?),
     };
     let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::step(&training.model, &train, &spec.protocol);
     let start = file.as_ref().map(ModelFile::weights);
-    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data, start));
-    let plan = Plan { shadow, ..Plan::new(args, &spec, training, &parts) };
-    print(&match args.run.job.output {
-        Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
-        Output::Text => plan.text(&data, &parts),
-    });
-    Ok(())
+    let plan = Plan::new(args, &spec, &parts);
+    #[allow(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
+    let plan = Plan {
+        parameters: training.model.parameters(),
+        steps: training.train.steps(training.train_rows),
+        batch: training.train.batch,
+        memory_bytes_per_party: memory(&spec, training),
+        train_seconds: Some(plan.seconds_per_step * training.train.steps(training.train_rows) as f64),
+        shadow: args.run.shadow.then(|| Shadow::new(&spec, training, &data, start)),
+        ..plan
+    };
+    let rows = format!("{} training and {} test rows", data.train.count, data.test.count);
+    Ok(Planned { plan, data: format!("{} ({rows})", data.name), parts })
 }
 
 impl Plan {
-    #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-    fn new(args: &PlanArgs, spec: &JobSpec, training: &Training, parts: &[Part]) -> Self {
-        let total = parts.iter().fold(Cost::default(), |sum, part| sum + part.cost);
-        let products: f64 = parts.iter().map(|part| part.products).sum();
-        let steps = training.train.steps(training.train_rows);
-        // Three parties share this machine.
-        let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
-        let round_trip_ms = round_trip_ms(args, spec);
-        let prediction = Prediction::new(total, products, cores, network(args, round_trip_ms));
+    /// What any job's plan holds.
+    fn new(args: &PlanArgs, spec: &JobSpec, step: &[Part]) -> Self {
+        let (total, prediction) = predict(args, spec, step);
         let mut remarks = device::remarks(spec.lanes);
+        let round_trip_ms = round_trip_ms(args, spec);
         if round_trip_ms >= f64::from(ROUND_TRIP_LONG_MS) && !spec.protocol.saves_rounds() {
             remarks.push(format!("protocol.round_trip_ms={round_trip_ms:.0} would take fewer rounds"));
         }
-        let step = prediction.seconds();
         Self {
             schema: SCHEMA,
             parties: 3,
             lanes: spec.lanes,
             threads: spec.threads,
-            parameters: training.model.parameters(),
-            steps,
-            batch: training.train.batch,
+            parameters: 0,
+            steps: 0,
+            batch: 0,
             bytes_per_step_per_party: total.bytes,
             rounds_per_step: total.rounds,
-            gemms_per_step: parts.iter().map(|part| part.gemms).sum(),
-            products_per_step: products,
-            memory_bytes_per_party: memory(spec, training),
-            seconds_per_step: step,
+            gemms_per_step: step.iter().map(|part| part.gemms).sum(),
+            products_per_step: step.iter().map(|part| part.products).sum(),
+            memory_bytes_per_party: 0.0,
+            seconds_per_step: prediction.seconds(),
             seconds_compute: prediction.compute,
             seconds_transfer: prediction.transfer,
             seconds_rounds: prediction.rounds,
-            train_seconds: step * steps as f64,
+            train_seconds: None,
+            public_model: None,
+            bytes_once_per_party: 0.0,
+            rounds_once: 0.0,
+            seconds_once: 0.0,
+            infer_seconds: None,
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks,
             shadow: None,
         }
     }
+}
 
-    fn text(&self, data: &Dataset, parts: &[Part]) -> String {
+/// Costs of some parts together, and how long they will take.
+#[allow(clippy::cast_precision_loss, reason = "cores are few")]
+fn predict(args: &PlanArgs, spec: &JobSpec, parts: &[Part]) -> (Cost, Prediction) {
+    let total = parts.iter().fold(Cost::default(), |sum, part| sum + part.cost);
+    let products: f64 = parts.iter().map(|part| part.products).sum();
+    // Three parties share this machine.
+    let cores = (device::cores() as f64 / 3.0).min(f64::from(spec.lanes) * spec.threads as f64);
+    (total, Prediction::new(total, products, cores, network(args, round_trip_ms(args, spec))))
+}
+
+impl Planned {
+    fn text(&self) -> String {
+        let Self { plan, data, parts } = self;
         let mut text = format!(
-            "plan: {} parties, lanes {} each with threads {}, {} ({} training and {} test rows)\n\n",
-            self.parties, self.lanes, self.threads, data.name, data.train.count, data.test.count
+            "plan: {} parties, lanes {} each with threads {}, {data}\n\n",
+            plan.parties, plan.lanes, plan.threads
         );
         // Writing to a string cannot fail.
         let _ = writeln!(
@@ -129,38 +172,58 @@ impl Plan {
             let (sent, rounds) = (bytes(part.cost.bytes), part.cost.rounds);
             let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{:>7}{:>16.3e}", part.name, part.gemms, part.products);
         }
-        let sent = bytes(self.bytes_per_step_per_party);
-        let (rounds, gemms, products) = (self.rounds_per_step, self.gemms_per_step, self.products_per_step);
+        let sent = bytes(plan.bytes_per_step_per_party);
+        let (rounds, gemms, products) = (plan.rounds_per_step, plan.gemms_per_step, plan.products_per_step);
         let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{gemms:>7}{products:>16.3e}\n", "sum");
-        let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
-        let rows = [
-            (
-                "predicted time per step",
-                format!(
-                    "{} = compute {compute} + transfer {transfer} + round trips {}",
-                    seconds(self.seconds_per_step),
-                    seconds(self.seconds_rounds)
-                ),
-            ),
-            (
-                "predicted training time",
-                format!("{} for {} steps of {} samples", seconds(self.train_seconds), self.steps, self.batch),
-            ),
-            ("memory per party", bytes(self.memory_bytes_per_party)),
-            ("will be opened", if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") }),
-            ("stays in shares", "records, labels, weights, gradients, scores, the model".into()),
-            ("is public", "shapes, timing, hyper-parameters, batch order, the seeds".into()),
-        ];
-        for (name, value) in rows {
+        for (name, value) in plan.rows() {
             let _ = writeln!(text, "{name:26}{value}");
         }
-        for remark in &self.remarks {
+        for remark in &plan.remarks {
             let _ = writeln!(text, "{:26}{remark}", "note");
         }
-        if let Some(shadow) = &self.shadow {
+        if let Some(shadow) = &plan.shadow {
             let _ = write!(text, "\n{}", shadow.text());
         }
         text
+    }
+}
+
+impl Plan {
+    /// Names and values of what a plan says about time, memory and secrecy.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
+        let step = format!(
+            "{} = compute {compute} + transfer {transfer} + round trips {}",
+            seconds(self.seconds_per_step),
+            seconds(self.seconds_rounds)
+        );
+        let steps = |what: &str| format!("for {} steps of {} {what}", self.steps, self.batch);
+        let opened = if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") };
+        let memory = ("memory per party", bytes(self.memory_bytes_per_party));
+        let mut rows = vec![("predicted time per step", step)];
+        if let Some(all) = self.train_seconds {
+            rows.extend([
+                ("predicted training time", format!("{} {}", seconds(all), steps("samples"))),
+                memory,
+                ("will be opened", opened),
+                ("stays in shares", "records, labels, weights, gradients, scores, the model".into()),
+                ("is public", "shapes, timing, hyper-parameters, batch order, the seeds".into()),
+            ]);
+        } else if let Some(all) = self.infer_seconds {
+            let public = self.public_model == Some(true);
+            if self.rounds_once > 0.0 {
+                let (sent, rounds) = (bytes(self.bytes_once_per_party), self.rounds_once);
+                rows.push(("before the first row", format!("{}, {sent}, rounds {rounds}", seconds(self.seconds_once))));
+            }
+            rows.extend([
+                ("predicted inference time", format!("{} {}", seconds(all), steps("rows"))),
+                memory,
+                ("will be opened", format!("{opened}, to their owner alone")),
+                ("stays in shares", if public { "rows, results" } else { "rows, weights, results" }.into()),
+                ("is public", if public { "shapes, timing, the model" } else { "shapes, timing" }.into()),
+            ]);
+        }
+        rows
     }
 }
 
