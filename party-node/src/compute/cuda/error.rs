@@ -70,3 +70,22 @@ pub enum CudaError {
         detail: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_name_what_is_wrong_and_what_helps() {
+        let said = |error: CudaError, words: &[&str]| {
+            let text = error.to_string();
+            assert!(words.iter().all(|word| text.contains(word)), "{text}");
+        };
+        said(CudaError::Driver { found: 12_080, needed: 13_000 }, &["12.8", "13.0", "update the driver"]);
+        said(CudaError::Capability { device: "Old".into(), capability: 75 }, &["Old", "7.5", "8.0"]);
+        said(CudaError::NoDevice { ordinal: 3, count: 1 }, &["GPU 3", "sees 1", "CUDA_VISIBLE_DEVICES"]);
+        said(CudaError::Library { library: "libx.so", remedy: "pip install x" }, &["libx.so", "pip install x"]);
+        let full = CudaError::OutOfMemory { device: "H".into(), wanted_mib: 5, free_mib: 3, total_mib: 9 };
+        said(full, &["H", "5 MiB", "3 of 9", "smaller batch"]);
+    }
+}
