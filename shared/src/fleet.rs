@@ -127,6 +127,12 @@ impl HostReport {
             return Err(FleetError::TooMany);
         }
         self.devices.iter().try_for_each(|device| check_name(&device.id.0))?;
+        for held in &self.held {
+            if held.devices.len() > DEVICES_MAX {
+                return Err(FleetError::TooMany);
+            }
+            held.devices.iter().try_for_each(|device| check_name(&device.0))?;
+        }
         let distinct: BTreeSet<&DeviceId> = self.devices.iter().map(|device| &device.id).collect();
         if distinct.len() < self.devices.len() {
             return Err(FleetError::DeviceTwice);

@@ -11,7 +11,7 @@ use super::events::{Action, State};
 use super::hosts::{Lease, Presence};
 use super::jobs::{Attempt, Job, Part, PartPhase, Remnant};
 use super::placement::Placement;
-use super::reasons::Reason;
+use super::reasons::{Reason, clipped};
 
 /// Doublings of the pause between attempts.
 const DOUBLINGS_MAX: u32 = 16;
@@ -77,7 +77,7 @@ impl Scheduler {
             self.queue.remind(avoid_until);
         }
         self.drop_lease(&host, lease);
-        self.lose_attempt(lease.job, Reason::Refused(lease.party, host, why));
+        self.lose_attempt(lease.job, Reason::Refused(lease.party, host, clipped(why)));
     }
 
     pub(super) fn started(&mut self, host: &HostId, lease: LeaseId) {
@@ -125,7 +125,7 @@ impl Scheduler {
     pub(super) fn failed(&mut self, host: HostId, lease: LeaseId, failure: AttemptFailure) {
         let current = self.part(&host, lease).is_some();
         let AttemptFailure { reason: why, permanent, peer, .. } = failure;
-        let cause = Reason::PartyFailed { party: lease.party, host, peer, why };
+        let cause = Reason::PartyFailed { party: lease.party, host, peer, why: clipped(why) };
         if current {
             if permanent {
                 let grace_ms = self.settings.stop_grace_ms;

@@ -4,7 +4,7 @@ use shared::ids::{JobDigest, PartyId};
 
 use super::Scheduler;
 use super::events::{Action, Consent, State};
-use super::reasons::Reason;
+use super::reasons::{Reason, clipped};
 
 impl Scheduler {
     /// Puts a job before the parties under whose consent its next attempt could not begin; if there are none, in line.
@@ -49,7 +49,7 @@ impl Scheduler {
         job.consents[party.index()] = consent.clone();
         if let Consent::Denied(why) = consent {
             let grace_ms = self.settings.stop_grace_ms;
-            self.end(digest, State::Failed, Reason::Denied(party, why), grace_ms);
+            self.end(digest, State::Failed, Reason::Denied(party, clipped(why)), grace_ms);
         } else if job.state == State::AwaitingConsent && job.without_consent(now).next().is_none() {
             self.ask_consents(digest);
         }

@@ -144,9 +144,6 @@ struct Pass {
 impl Scheduler {
     /// Puts a job in line.
     pub(super) fn enqueue(&mut self, digest: JobDigest) {
-        if self.queue.shapes.len() > SHAPES_MAX {
-            self.requeue();
-        }
         let Some(job) = self.jobs.get(&digest) else { return };
         self.queue.add(job.turn(), &job.submission.requirements);
     }
@@ -162,6 +159,9 @@ impl Scheduler {
 
     /// Starts attempts of whatever fits.
     pub(super) fn look_at_queue(&mut self) {
+        if self.queue.shapes.len() > SHAPES_MAX {
+            self.requeue();
+        }
         if std::mem::take(&mut self.hosts.reshaped) {
             self.queue.fleet_changed();
         }

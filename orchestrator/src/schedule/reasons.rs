@@ -101,6 +101,17 @@ pub enum Reason {
     Delivered,
 }
 
+/// Most characters that are kept of what an agent says.
+const WORDS_MAX: usize = 1_000;
+
+/// What an agent says, without what a terminal could take for a command, and not without end.
+pub(super) fn clipped(words: String) -> String {
+    if words.len() <= WORDS_MAX && !words.contains(char::is_control) {
+        return words;
+    }
+    words.chars().take(WORDS_MAX).map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
 /// What a host was asked to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Task {
@@ -232,6 +243,13 @@ fn listed(hosts: &[(PartyId, HostId)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_of_an_agent_end_and_command_no_terminal() {
+        assert_eq!(clipped("out of memory".into()), "out of memory");
+        assert_eq!(clipped("\u{1b}[2Jgone".into()), " [2Jgone");
+        assert_eq!(clipped("x".repeat(5_000)).len(), WORDS_MAX);
+    }
 
     #[test]
     fn a_lack_names_party_number_and_where_the_rest_is() {

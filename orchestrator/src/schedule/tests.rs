@@ -7,6 +7,8 @@ use shared::fleet::{
 };
 use shared::ids::{Epoch, JobId};
 
+use proptest::prelude::*;
+
 use super::*;
 
 const APPROVED: Consent = Consent::Approved { first: Epoch(1), last: Epoch(100), until: Millis::MAX };
@@ -409,4 +411,77 @@ fn an_orchestrator_that_restarts_disturbs_nobody() {
     assert_eq!(fleet.scheduler.job(&running).unwrap().attempt, before);
     assert_eq!([running, starting].map(|job| fleet.state(job)), [State::Running; 2]);
     assert_eq!(fleet.told(|action| matches!(action, Action::Release { .. } | Action::Reserve { .. })), 0);
+}
+
+/// What agents may say if they lie: any host about any lease, with any devices.
+fn lie() -> impl Strategy<Value = Event> {
+    let host = (0_usize..4).prop_map(|index| HostId(format!("h{index}").into()));
+    let lease = (0_u8..3, 0_u64..4, 0_usize..3).prop_map(|(job, epoch, party)| LeaseId {
+        job: JobDigest([job; 32]),
+        epoch: Epoch(epoch),
+        party: PartyId::ALL[party],
+    });
+    let failure = (any::<String>(), any::<bool>()).prop_map(|(reason, permanent)| shared::fleet::AttemptFailure {
+        reason,
+        permanent,
+        lane: None,
+        peer: None,
+    });
+    let phase = prop_oneof![
+        Just(HeldPhase::Reserved),
+        Just(HeldPhase::Running),
+        Just(HeldPhase::Done),
+        failure.clone().prop_map(HeldPhase::Failed),
+    ];
+    let device = (0_usize..4, 0_usize..5).prop_map(|(host, gpu)| DeviceId(format!("h{host}-gpu{gpu}").into()));
+    let held = (lease.clone(), prop::collection::vec(device, 0..5), phase).prop_map(|(lease, devices, phase)| Held {
+        lease,
+        devices,
+        phase,
+    });
+    let held = prop::collection::vec(held, 0..4);
+    let on = (host.clone(), lease).boxed();
+    prop_oneof![
+        Just(Event::Tick),
+        host.clone().prop_map(Event::HostAway),
+        host.clone().prop_map(Event::Heartbeat),
+        host.prop_map(Event::HostForgotten),
+        (0_usize..4, 0_usize..3, held).prop_map(|(index, party, held)| {
+            Event::HostJoined(Box::new(HostReport { held, ..report(&format!("h{index}"), party, 4, Some(2)) }))
+        }),
+        on.clone().prop_map(|(host, lease)| Event::Reserved(host, lease)),
+        on.clone().prop_map(|(host, lease)| Event::Started(host, lease)),
+        on.clone().prop_map(|(host, lease)| Event::Done(host, lease)),
+        on.clone().prop_map(|(host, lease)| Event::Released(host, lease)),
+        (on.clone(), any::<u64>()).prop_map(|((host, lease), step)| Event::Progress(host, lease, step, 3)),
+        (on.clone(), any::<String>()).prop_map(|((host, lease), why)| Event::Refused(host, lease, why)),
+        (on, failure).prop_map(|((host, lease), failure)| Event::Failed(host, lease, failure)),
+    ]
+}
+
+proptest! {
+    /// Agents that lie harm their own party's jobs, and nobody's bookkeeping.
+    #[test]
+    fn whatever_agents_say_the_books_agree(lies in prop::collection::vec((lie(), 0_u64..20_000), 0..80)) {
+        let mut fleet = Fleet::new(4);
+        fleet.unanswered = Some(Vec::new());
+        (0..3).for_each(|number| _ = fleet.submit(job(number, 2)));
+        for (event, ms) in lies {
+            fleet.now += ms;
+            fleet.event(event);
+            for party in PartyId::ALL {
+                let leases = fleet.scheduler.hosts().flat_map(|host| &host.leases).filter(|lease| lease.id.party == party);
+                let devices: usize = leases.map(|lease| lease.devices.len()).sum();
+                prop_assert_eq!(fleet.scheduler.hosts.used(party).0 as usize, devices);
+            }
+            for job in fleet.scheduler.jobs() {
+                prop_assert!(!fleet.scheduler.reason(job).to_string().is_empty());
+                for part in job.attempt.iter().flat_map(|attempt| &attempt.parts) {
+                    let id = LeaseId { job: job.digest(), epoch: job.epoch, party: part.party };
+                    let host = fleet.scheduler.host(&part.host).unwrap();
+                    prop_assert!(host.leases.iter().any(|lease| lease.id == id), "{} has no lease of {:?}", host.id, id);
+                }
+            }
+        }
+    }
 }
