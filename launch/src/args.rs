@@ -206,6 +206,12 @@ pub(crate) struct PlanArgs {
     /// Plan a reference workload of `bench` that trains instead of a job of your own
     #[arg(long, value_enum, value_name = "WORKLOAD", conflicts_with_all = ["data", "label", "task"])]
     pub(crate) workload: Option<Workload>,
+    /// Plan what `infer` does: --model on the rows of --data, or the network of --workload
+    #[arg(long, conflicts_with_all = ["shadow", "loss", "export", "label", "task", "test_fraction"])]
+    pub(crate) infer: bool,
+    /// With --infer: let all parties know the model's weights
+    #[arg(long, requires = "infer")]
+    pub(crate) public_model: bool,
     /// Round trip between two parties, milliseconds, for the prediction; 0 for parties on one machine
     #[arg(long, default_value_t = 0.0, value_name = "MS")]
     pub(crate) rtt_ms: f64,
@@ -326,11 +332,11 @@ pub(crate) struct BenchArgs {
     /// Parties; 3 is supported
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) parties: u16,
-    /// Whole trainings, each with its own seed (w1, w5); repetitions (w4); steps (w2, w3, resnet18)
-    /// [default: 5, 5, 30, 10, 3]
+    /// Whole trainings, each with its own seed (w1, w5); repetitions (w4, micro); steps (w2, w3, resnet18)
+    /// [default: 5, 5, 30, 10, 3; of micro as many as half a second holds]
     #[arg(long, value_name = "N")]
     pub(crate) runs: Option<usize>,
-    /// Only the w4 line of this name
+    /// Only the line of this name (w3, w4), or the lines of this kernel (micro)
     #[arg(long, value_name = "LINE")]
     pub(crate) only: Option<String>,
     /// Change one value of the job; repeatable
@@ -362,6 +368,8 @@ pub(crate) enum Workload {
     W5,
     /// Residual network on generated images of 3x32x32, batch 8; per step
     Resnet18,
+    /// The kernels of a lane, without parties, each beside the least time that this machine allows
+    Micro,
 }
 
 /// A flag that stands for a key of the job file: flag, key, value as TOML.
@@ -410,6 +418,17 @@ impl Overrides for RunArgs {
             ("--seed", "train.seed", self.seed.map(integer)),
         ];
         [self.job.overrides(), given(flags)].concat()
+    }
+}
+
+impl Overrides for PlanArgs {
+    fn job(&self) -> &JobArgs {
+        &self.run.job
+    }
+
+    fn overrides(&self) -> Vec<Override> {
+        let public_model = ("--public-model", "infer.public_model", self.public_model.then(|| true.into()));
+        [self.run.overrides(), given([public_model])].concat()
     }
 }
 

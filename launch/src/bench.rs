@@ -19,6 +19,7 @@ use crate::metrics::median;
 use crate::report::{largest, opened, peak_rss, smallest, traffic_per_step};
 use crate::{device, job, plain, print, settings};
 
+mod micro;
 mod scaling;
 mod table;
 
@@ -71,6 +72,12 @@ pub(crate) fn run(command: &BenchCommand) -> Result<(), LaunchError> {
 
 /// Runs a workload and prints its lines.
 fn workload(args: &BenchArgs) -> Result<(), LaunchError> {
+    if args.runs == Some(0) {
+        return Err(LaunchError::Usage("--runs 0: at least one run is needed".into()));
+    }
+    if args.workload == Workload::Micro {
+        return micro::run(args);
+    }
     let bench = Bench::new(args)?;
     let show = |line: Line| {
         if args.output == Output::Json {
@@ -81,15 +88,33 @@ fn workload(args: &BenchArgs) -> Result<(), LaunchError> {
     let lines: Vec<Line> = match args.workload {
         Workload::W1 => vec![show(bench.trainings("w1", BuiltIn::BreastCancer)?)],
         Workload::W2 => vec![show(bench.steps("w2", 30)?)],
-        Workload::W3 => vec![show(bench.steps("w3-train", 10)?), show(bench.inference("w3-infer", 10)?)],
+        Workload::W3 => {
+            check_only(args, "w3", &["w3-train", "w3-infer"])?;
+            let asked = |name: &str| args.only.as_ref().is_none_or(|only| only == name);
+            let train = asked("w3-train").then(|| bench.steps("w3-train", 10).map(show)).transpose()?;
+            let infer = asked("w3-infer").then(|| bench.inference("w3-infer", 10).map(show)).transpose()?;
+            train.into_iter().chain(infer).collect()
+        }
         Workload::Resnet18 => vec![show(bench.steps("resnet18-train", 3)?)],
         Workload::W4 => bench.micro_lines()?.map(|micro| bench.micro(micro).map(show)).collect::<Result<_, _>>()?,
         Workload::W5 => vec![show(bench.trainings("w5", BuiltIn::Digits)?)],
+        Workload::Micro => unreachable!("it has lines of its own"),
     };
     if args.output == Output::Text {
         print(&table::text(&lines));
     }
     Ok(())
+}
+
+/// Refuses a name that no line of a workload has.
+fn check_only(args: &BenchArgs, workload: &str, lines: &[&str]) -> Result<(), LaunchError> {
+    match args.only.as_deref().filter(|only| !lines.contains(only)) {
+        Some(only) => {
+            let lines = lines.join(", ");
+            Err(LaunchError::Usage(format!("--only {only}: the lines of {workload} are {lines}")))
+        }
+        None => Ok(()),
+    }
 }
 
 struct Bench<'a> {
@@ -113,9 +138,6 @@ impl<'a> Bench<'a> {
             set: args.set.clone(),
             ..JobArgs::default()
         };
-        if args.runs == Some(0) {
-            return Err(LaunchError::Usage("--runs 0: at least one run is needed".into()));
-        }
         let job = settings::load(&flags, std::env::vars())?.job;
         Ok(Self { args, job, interrupt })
     }
@@ -208,10 +230,7 @@ impl<'a> Bench<'a> {
     fn micro_lines(&self) -> Result<impl Iterator<Item = (&'static str, Micro)>, LaunchError> {
         let repetitions = self.args.runs.unwrap_or(5);
         let only = self.args.only.clone();
-        if let Some(name) = only.as_ref().filter(|name| !MICRO.iter().any(|(line, ..)| line == name)) {
-            let names = MICRO.map(|(line, ..)| line).join(", ");
-            return Err(LaunchError::Usage(format!("--only {name}: the lines of w4 are {names}")));
-        }
+        check_only(self.args, "w4", &MICRO.map(|(line, ..)| line))?;
         let chosen = MICRO.into_iter().filter(move |(name, ..)| only.as_ref().is_none_or(|only| only == name));
         Ok(chosen.map(move |(name, operation, rows, cols)| (name, Micro { operation, rows, cols, repetitions })))
     }
@@ -286,6 +305,7 @@ pub(crate) fn training(workload: Workload, job: &JobFile, set: &[String]) -> Res
         Workload::W2 | Workload::W3 | Workload::Resnet18 => on_images(job, workload).0,
         Workload::W5 => trained_on(job, BuiltIn::Digits),
         Workload::W4 => return Err(LaunchError::Usage("--workload w4: single operations have no plan".into())),
+        Workload::Micro => return Err(LaunchError::Usage("--workload micro: kernels have no plan".into())),
     };
     let job = settings::overlay(&job, set)?;
     let data = match workload {

@@ -6,9 +6,10 @@ use std::time::Instant;
 use shared::config::JobFile;
 use shared::ids::PartyId;
 use shared::job::{Inference, JobSpec, PROTOCOL_VERSION, Reveal, Work};
+use shared::model::Model;
 
 use crate::args::{InferArgs, Output};
-use crate::data::{self, Encoded, Samples};
+use crate::data::{self, Digests, Samples};
 use crate::exit::LaunchError;
 use crate::folder::RunFolder;
 use crate::follow::Follower;
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &InferArgs) -> Result<(), LaunchError> {
     let out_file = OutFile::create(out, &["npy", "csv"])?;
     let public_model = job.infer.public_model;
     let encoded = data::encode_inference(&samples.x, model.weights(), public_model, job.protocol.fraction_bits)?;
-    let spec = spec(job, &model, &samples, &encoded, reveal)?;
+    let spec = spec(job, model.model(), samples.count, encoded.digests, reveal)?;
     let remarks = [device::remarks(spec.lanes), model.imported.notes.clone()].concat();
     announce(args, &spec, &model, &samples, &remarks);
 
@@ -90,7 +91,7 @@ fn difference(model: &ModelFile, samples: &Samples, results: &[f64]) -> (f64, us
 }
 
 /// What the job gives away: predictions, and nothing else.
-fn reveal(job: &JobFile) -> Result<Vec<Reveal>, LaunchError> {
+pub(crate) fn reveal(job: &JobFile) -> Result<Vec<Reveal>, LaunchError> {
     let named = job.reveal.open.clone().unwrap_or_else(|| vec![Reveal::Predictions]);
     match named.iter().find(|reveal| **reveal != Reveal::Predictions) {
         Some(other) => Err(LaunchError::NoSuchMetric { name: other.name(), task: "inference" }),
@@ -99,24 +100,25 @@ fn reveal(job: &JobFile) -> Result<Vec<Reveal>, LaunchError> {
     }
 }
 
-fn spec(
+/// The job of running a model on so many rows.
+pub(crate) fn spec(
     job: &JobFile,
-    model: &ModelFile,
-    samples: &Samples,
-    encoded: &Encoded,
+    model: &Model,
+    rows: usize,
+    digests: Digests,
     reveal: Vec<Reveal>,
 ) -> Result<JobSpec, LaunchError> {
-    let (lanes, rows) = (job.job.lanes, samples.count);
+    let lanes = job.job.lanes;
     if usize::from(lanes) > rows {
         return Err(LaunchError::MoreLanesThanSamples { lanes, rows, what: "rows" });
     }
     let work = Inference {
-        model: model.model().clone().pool_before_relu(),
+        model: model.clone().pool_before_relu(),
         rows,
         public_model: job.infer.public_model,
         batch: job.infer.batch,
-        data_digest: encoded.digests.data,
-        model_digest: encoded.digests.model,
+        data_digest: digests.data,
+        model_digest: digests.model,
     };
     Ok(JobSpec {
         version: PROTOCOL_VERSION.into(),

@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
+use shared::config::JobFile;
 use shared::job::{JobSpec, ROUND_TRIP_LONG_MS, Training, Work};
 use shared::model::{Optimizer, TrainSpec};
 
 use crate::args::{Output, PlanArgs};
-use crate::cost::{self, Part};
-use crate::data::{Dataset, Digests};
+use crate::cost::{self, Cost, Part};
+use crate::data::Digests;
 use crate::device;
 use crate::exit::LaunchError;
 use crate::model_file::ModelFile;
@@ -17,10 +18,12 @@ use crate::report::{bytes, seconds};
 use crate::scaling::{Calibration, CalibrationError, Forecast, Link, Network, Simulator, Work as LaneWork};
 use crate::{bench, job, print, settings};
 
+mod inference;
 mod scaling;
 
 /// Layout of the JSON plan.
 const SCHEMA: &str = "trefoil-plan/1";
+
 /// A plan, as JSON shows it.
 #[derive(Debug, Serialize)]
 struct Plan {
@@ -41,19 +44,32 @@ struct Plan {
     seconds_transfer: f64,
     seconds_rounds: f64,
     seconds_allreduce: f64,
-    train_seconds: f64,
     device: String,
     device_measured: bool,
     network_share: f64,
     hosts_per_party: u16,
     scaling: Vec<scaling::Row>,
     assumptions: Vec<String>,
+    train_seconds: Option<f64>,
+    public_model: Option<bool>,
+    bytes_once_per_party: f64,
+    rounds_once: f64,
+    seconds_once: f64,
+    infer_seconds: Option<f64>,
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
     shadow: Option<Shadow>,
-    /// Whether the text does.
+    /// Whether the text shows what is taken for granted.
     #[serde(skip)]
-    shows_scaling: bool,
+    shows_assumptions: bool,
+}
+
+/// A plan, and what a person wants to know besides: what the job works on, and where the cost of a step comes from.
+struct Planned {
+    plan: Plan,
+    data: String,
+    /// Of one lane.
+    parts: Vec<Part>,
 }
 
 /// Plans a job and prints the plan.
@@ -63,88 +79,111 @@ pub(crate) fn run(args: &PlanArgs) -> Result<(), LaunchError> {
         return Err(LaunchError::Usage(ranges.into()));
     }
     let calibration = calibration(args)?;
-    let settings = settings::load(&args.run, std::env::vars())?;
+    let settings = settings::load(args, std::env::vars())?;
     if args.run.job.print_config {
         print(&settings.describe());
         return Ok(());
     }
-    let file = settings.job.model.file.as_ref().filter(|_| args.workload.is_none());
-    let file = file.map(|file| ModelFile::read(file, &settings.job.protocol)).transpose()?;
+    let plan = if args.infer { inference::plan } else { training };
+    let planned = plan(args, &calibration, &settings.job)?;
+    print(&match args.run.job.output {
+        Output::Json => serde_json::to_string_pretty(&planned.plan).expect("it holds nothing that JSON cannot") + "\n",
+        Output::Text => planned.text(),
+    });
+    Ok(())
+}
+
+fn training(args: &PlanArgs, calibration: &Calibration, job: &JobFile) -> Result<Planned, LaunchError> {
+    let file = job.model.file.as_ref().filter(|_| args.workload.is_none());
+    let file = file.map(|file| ModelFile::read(file, &job.protocol)).transpose()?;
     let (job, data) = match args.workload {
-        Some(workload) => bench::training(workload, &settings.job, &args.run.job.set)?,
-        None => (settings.job.clone(), job::load(&settings.job, file.as_ref())?),
+        Some(workload) => bench::training(workload, job, &args.run.job.set)?,
+        None => (job.clone(), job::load(job, file.as_ref())?),
     };
     let spec = job::spec(&job, &data, file.as_ref(), Digests::default())?;
     let Work::Train(training) = &spec.work else { unreachable!("a job file describes a training") };
     let train = TrainSpec { batch: training.train.batch.min(training.train_rows), ..training.train.clone() };
     let parts = cost::lane_step(&training.model, &train, &spec.protocol, spec.lanes.into());
     let start = file.as_ref().map(ModelFile::weights);
-    let shadow = args.run.shadow.then(|| Shadow::new(&spec, training, &data, start));
-    let plan = Plan { shadow, ..Plan::new(args, &calibration, &spec, training, &parts) };
-    print(&match args.run.job.output {
-        Output::Json => serde_json::to_string_pretty(&plan).expect("a plan holds nothing that JSON cannot") + "\n",
-        Output::Text => plan.text(&data, &parts),
-    });
-    Ok(())
+    let simulator = simulator(args, calibration, &spec);
+    let plan = Plan::new(args, &simulator, &spec, &LaneWork::new(&parts, training.model.parameters()));
+    #[allow(clippy::cast_precision_loss, reason = "steps are far below 2^52")]
+    let plan = Plan {
+        parameters: training.model.parameters(),
+        steps: training.train.steps(training.train_rows),
+        batch: training.train.batch,
+        memory_bytes_per_party: memory(&spec, training),
+        train_seconds: Some(plan.seconds_per_step * training.train.steps(training.train_rows) as f64),
+        scaling: scaling::rows(&simulator, &spec, training),
+        shadow: args.run.shadow.then(|| Shadow::new(&spec, training, &data, start)),
+        ..plan
+    };
+    let rows = format!("{} training and {} test rows", data.train.count, data.test.count);
+    Ok(Planned { plan, data: format!("{} ({rows})", data.name), parts })
 }
 
 impl Plan {
-    #[allow(clippy::cast_precision_loss, reason = "sizes are far below 2^52")]
-    fn new(args: &PlanArgs, calibration: &Calibration, spec: &JobSpec, training: &Training, parts: &[Part]) -> Self {
+    /// What any job's plan holds; `work` is a lane's part of a step.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of products")]
+    fn new(args: &PlanArgs, simulator: &Simulator<'_>, spec: &JobSpec, work: &LaneWork) -> Self {
         let lanes = f64::from(spec.lanes);
-        let work = LaneWork::new(parts, training.model.parameters());
-        let steps = training.train.steps(training.train_rows);
-        let round_trip_ms = round_trip_ms(args, spec);
-        let simulator = simulator(calibration, network(args, round_trip_ms), spec);
-        let prediction: Forecast = simulator.forecast(&work, spec.lanes);
+        let prediction: Forecast = simulator.forecast(work, spec.lanes);
         let is_this_machine = args.device.is_none() && args.calibration.is_none();
         let mut remarks = if is_this_machine { device::remarks(spec.lanes) } else { Vec::new() };
+        let round_trip_ms = round_trip_ms(args, spec);
         if round_trip_ms >= f64::from(ROUND_TRIP_LONG_MS) && !spec.protocol.saves_rounds() {
             remarks.push(format!("protocol.round_trip_ms={round_trip_ms:.0} would take fewer rounds"));
         }
-        let step = prediction.seconds();
         Self {
             schema: SCHEMA,
             parties: 3,
             lanes: spec.lanes,
             threads: spec.threads,
-            parameters: training.model.parameters(),
-            steps,
-            batch: training.train.batch,
+            parameters: 0,
+            steps: 0,
+            batch: 0,
             bytes_per_step_per_party: lanes * work.cost.bytes,
             rounds_per_step: work.cost.rounds,
-            gemms_per_step: usize::from(spec.lanes) * parts.iter().map(|part| part.gemms).sum::<usize>(),
+            gemms_per_step: (lanes * work.gemms) as usize,
             products_per_step: lanes * work.products,
-            memory_bytes_per_party: memory(spec, training),
-            seconds_per_step: step,
+            memory_bytes_per_party: 0.0,
+            seconds_per_step: prediction.seconds(),
             seconds_compute: prediction.compute,
             seconds_transfer: prediction.transfer,
             seconds_rounds: prediction.rounds,
             seconds_allreduce: prediction.allreduce,
-            train_seconds: step * steps as f64,
-            device: calibration.name.clone(),
-            device_measured: calibration.measured,
+            device: simulator.calibration.name.clone(),
+            device_measured: simulator.calibration.measured,
             network_share: prediction.network_share(),
             hosts_per_party: simulator.hosts(spec.lanes),
-            scaling: scaling::rows(&simulator, spec, training),
-            assumptions: scaling::assumptions(&simulator),
+            scaling: Vec::new(),
+            assumptions: scaling::assumptions(simulator),
+            train_seconds: None,
+            public_model: None,
+            bytes_once_per_party: 0.0,
+            rounds_once: 0.0,
+            seconds_once: 0.0,
+            infer_seconds: None,
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks,
             shadow: None,
-            shows_scaling: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
+            shows_assumptions: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
         }
     }
+}
 
-    fn text(&self, data: &Dataset, parts: &[Part]) -> String {
+impl Planned {
+    fn text(&self) -> String {
+        let Self { plan, data, parts } = self;
         let mut text = format!(
-            "plan: {} parties, lanes {} each with threads {}, {} ({} training and {} test rows)\n\n",
-            self.parties, self.lanes, self.threads, data.name, data.train.count, data.test.count
+            "plan: {} parties, lanes {} each with threads {}, {data}\n\n",
+            plan.parties, plan.lanes, plan.threads
         );
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
             "{:34}{:>14}{:>8}{:>7}{:>16}",
-            if self.lanes == 1 { "per step and party" } else { "per step, party and lane" },
+            if plan.lanes == 1 { "per step and party" } else { "per step, party and lane" },
             "sent",
             "rounds",
             "GEMMs",
@@ -154,48 +193,65 @@ impl Plan {
             let (sent, rounds) = (bytes(part.cost.bytes), part.cost.rounds);
             let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{:>7}{:>16.3e}", part.name, part.gemms, part.products);
         }
-        let lanes = usize::from(self.lanes.max(1));
-        let (rounds, gemms) = (self.rounds_per_step, self.gemms_per_step / lanes);
-        let sent = bytes(parts.iter().map(|part| part.cost.bytes).sum());
-        let products: f64 = parts.iter().map(|part| part.products).sum();
+        let LaneWork { cost: Cost { bytes: sent, rounds }, gemms, products, .. } = LaneWork::new(parts, 0);
+        let sent = bytes(sent);
         let _ = writeln!(text, "{:34}{sent:>14}{rounds:>8.0}{gemms:>7}{products:>16.3e}\n", "sum");
-        let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
-        let rows = [
-            (
-                "predicted time per step",
-                format!(
-                    "{} = compute {compute} + transfer {transfer} + round trips {}{}",
-                    seconds(self.seconds_per_step),
-                    seconds(self.seconds_rounds),
-                    if self.lanes == 1 {
-                        String::new()
-                    } else {
-                        format!(" + sum among lanes {}", seconds(self.seconds_allreduce))
-                    }
-                ),
-            ),
-            (
-                "predicted training time",
-                format!("{} for {} steps of {} samples", seconds(self.train_seconds), self.steps, self.batch),
-            ),
-            ("memory per party", bytes(self.memory_bytes_per_party)),
-            ("will be opened", if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") }),
-            ("stays in shares", "records, labels, weights, gradients, scores, the model".into()),
-            ("is public", "shapes, timing, hyper-parameters, batch order, the seeds".into()),
-        ];
-        for (name, value) in rows {
+        for (name, value) in plan.rows() {
             let _ = writeln!(text, "{name:26}{value}");
         }
-        for remark in &self.remarks {
+        for remark in &plan.remarks {
             let _ = writeln!(text, "{:26}{remark}", "note");
         }
-        if self.shows_scaling {
-            text += &scaling::text(&self.scaling, &self.assumptions);
+        if plan.shows_assumptions {
+            text += &scaling::text(&plan.scaling, &plan.assumptions);
         }
-        if let Some(shadow) = &self.shadow {
+        if let Some(shadow) = &plan.shadow {
             let _ = write!(text, "\n{}", shadow.text());
         }
         text
+    }
+}
+
+impl Plan {
+    /// Names and values of what a plan says about time, memory and secrecy.
+    fn rows(&self) -> Vec<(&'static str, String)> {
+        let (compute, transfer) = (seconds(self.seconds_compute), seconds(self.seconds_transfer));
+        let step = format!(
+            "{} = compute {compute} + transfer {transfer} + round trips {}{}",
+            seconds(self.seconds_per_step),
+            seconds(self.seconds_rounds),
+            match self.seconds_allreduce {
+                0.0 => String::new(),
+                sum => format!(" + sum among lanes {}", seconds(sum)),
+            }
+        );
+        let steps = |what: &str| format!("for {} steps of {} {what}", self.steps, self.batch);
+        let opened = if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") };
+        let memory = ("memory per party", bytes(self.memory_bytes_per_party));
+        let mut rows = vec![("predicted time per step", step)];
+        if let Some(all) = self.train_seconds {
+            rows.extend([
+                ("predicted training time", format!("{} {}", seconds(all), steps("samples"))),
+                memory,
+                ("will be opened", opened),
+                ("stays in shares", "records, labels, weights, gradients, scores, the model".into()),
+                ("is public", "shapes, timing, hyper-parameters, batch order, the seeds".into()),
+            ]);
+        } else if let Some(all) = self.infer_seconds {
+            let public = self.public_model == Some(true);
+            if self.rounds_once > 0.0 {
+                let (sent, rounds) = (bytes(self.bytes_once_per_party), self.rounds_once);
+                rows.push(("before the first row", format!("{}, {sent}, rounds {rounds}", seconds(self.seconds_once))));
+            }
+            rows.extend([
+                ("predicted inference time", format!("{} {}", seconds(all), steps("rows"))),
+                memory,
+                ("will be opened", format!("{opened}, to their owner alone")),
+                ("stays in shares", if public { "rows, results" } else { "rows, weights, results" }.into()),
+                ("is public", if public { "shapes, timing, the model" } else { "shapes, timing" }.into()),
+            ]);
+        }
+        rows
     }
 }
 
@@ -215,7 +271,8 @@ fn calibration(args: &PlanArgs) -> Result<Calibration, LaunchError> {
 
 /// Machines as the calibration has them; where it leaves the cores open, a third of this one's for each party.
 #[allow(clippy::cast_precision_loss, reason = "core and thread counts are small")]
-fn simulator<'a>(calibration: &'a Calibration, network: Network, spec: &JobSpec) -> Simulator<'a> {
+fn simulator<'a>(args: &PlanArgs, calibration: &'a Calibration, spec: &JobSpec) -> Simulator<'a> {
+    let network = network(args, round_trip_ms(args, spec));
     let cores = calibration.host.cores;
     let cores = if cores > 0.0 { cores } else { device::cores() as f64 / 3.0 };
     Simulator { calibration, network, cores, threads: spec.threads as f64 }

@@ -111,12 +111,58 @@ fn a_plan_shows_cost_and_openings_and_runs_nothing() {
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
     let documented = include_str!("../../docs/formats.md");
     let section = documented.split("## Plan").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("documented");
+    // Every name in backquotes of a row's first cell.
+    let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
     let mut expected: Vec<&str> =
-        section.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+        cells.flat_map(|cell| cell.split('`').step_by(2)).filter(|key| !key.is_empty()).collect();
     let mut found: Vec<&str> = plan.as_object().expect("an object").keys().map(String::as_str).collect();
     expected.sort_unstable();
     found.sort_unstable();
     assert_eq!(found, expected);
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder exists").count(), 0);
+}
+
+#[test]
+fn an_inference_is_planned_block_by_block() {
+    let folder = folder();
+    let plan = |more: &[&str]| -> serde_json::Value {
+        let arguments = [&["plan", "--infer", "--workload", "w3", "--output", "json"], more].concat();
+        serde_json::from_slice(&launch(folder.path(), &arguments).stdout).expect("one JSON object")
+    };
+    let number = |plan: &serde_json::Value, key: &str| plan[key].as_f64().expect("a number");
+    let near = plan(&[]);
+    assert_eq!((number(&near, "steps"), number(&near, "batch")), (10.0, 128.0));
+    assert!(near["train_seconds"].is_null() && near["public_model"] == false && near["reveal"][0] == "predictions");
+    let sum = number(&near, "seconds_once") + 10.0 * number(&near, "seconds_per_step");
+    assert!((number(&near, "infer_seconds") - sum).abs() < 1e-9, "{near}");
+    let far = plan(&["--rtt-ms", "40", "--bandwidth-mbit", "100", "--public-model"]);
+    assert!(number(&far, "seconds_per_step") > 2.0 * number(&near, "seconds_per_step") && far["public_model"] == true);
+    let text = stdout(&launch(folder.path(), &["plan", "--infer", "--workload", "resnet18"]));
+    for part in ["before the first row", "linear-1", "predicted inference time", "predictions, to their owner alone"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder exists").count(), 0);
+}
+
+#[test]
+fn every_kernel_of_a_lane_has_a_line_with_its_floor() {
+    let folder = folder();
+    let output = launch(folder.path(), &["bench", "micro", "--runs", "1", "--output", "json"]);
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).expect("a JSON object per line")).collect();
+    for kernel in ["gemm", "gemm_of_sums", "conv", "keystream", "keystream_add", "sign", "bit_planes", "pack", "unpack"]
+    {
+        assert!(lines.iter().any(|line| line["kernel"] == kernel), "{kernel}: {}", stderr(&output));
+    }
+    for line in &lines {
+        let number = |key: &str| line[key].as_f64().unwrap_or(f64::NAN);
+        for key in ["achieved", "floor", "ratio", "seconds", "seconds_min", "seconds_max"] {
+            assert!(number(key).is_finite() && number(key) > 0.0, "{key}: {line}");
+        }
+        assert!(line["runs"] == 1 && number("threads") >= 1.0, "{line}");
+    }
+    let text = stdout(&launch(folder.path(), &["bench", "micro", "--runs", "1", "--only", "pack"]));
+    assert_eq!(text.lines().count(), 2, "a head and a line: {text}");
     assert_eq!(std::fs::read_dir(folder.path()).expect("the folder exists").count(), 0);
 }
 
@@ -137,7 +183,7 @@ fn a_shadow_shows_every_layer_and_leaves_nothing_behind() {
 
 #[test]
 fn bad_usage_is_refused() {
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 19] = [
         (&["--gpus", "0"], "job.lanes = 0 is out of range: 1 to 64 lanes"),
         (&["--parties", "2"], "3 is supported; 2 (with a dealer) and 4 or more are planned"),
         (&["--parties", "4"], "3 is supported; 2 (with a dealer) and 4 or more are planned"),
@@ -148,6 +194,14 @@ fn bad_usage_is_refused() {
         (&["--config", "none.toml"], "none.toml"),
         (&["--data", "none.csv", "--label", "y"], "cannot read none.csv"),
         (&["bench", "w4", "--only", "matmul-7"], "the lines of w4 are matmul-512"),
+        (&["bench", "w3", "--only", "w3"], "the lines of w3 are w3-train, w3-infer"),
+        (&["bench", "micro", "--only", "fft"], "the lines of micro are gemm_of_sums, gemm, conv, keystream"),
+        (&["bench", "micro", "--runs", "0"], "at least one run is needed"),
+        (&["plan", "--workload", "micro"], "kernels have no plan"),
+        (&["plan", "--infer"], "plan --infer needs a model: give --model FILE or set model.file"),
+        (&["plan", "--infer", "--model", "m.onnx"], "plan --infer needs rows: give --data FILE or set data.file"),
+        (&["plan", "--infer", "--workload", "w4"], "single operations have no plan"),
+        (&["plan", "--public-model"], "--infer"),
         (&["--set", "reveal.open=[\"test-loss\"]"], "reveal.open names test-loss"),
     ];
     for (arguments, message) in cases {

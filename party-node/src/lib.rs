@@ -2,6 +2,7 @@
 
 pub mod collective;
 pub mod compute;
+pub mod kernels;
 pub mod layers;
 pub mod meter;
 pub mod ops;

@@ -173,6 +173,33 @@ pub struct Inference {
     pub model_digest: [u8; 32],
 }
 
+impl Inference {
+    /// Rows that a lane takes through the network at a time.
+    pub fn block_rows(&self) -> usize {
+        let most = block_rows(&self.model);
+        if self.batch == 0 { most } else { self.batch.min(most) }
+    }
+}
+
+/// Rows of a block at most: enough to fill every round.
+const BLOCK_ROWS_MAX: usize = 1536;
+/// Results of all layers together that a block of rows may have, so that large images fit in memory: 64 MiB for each
+/// component.
+const BLOCK_ELEMENTS_MAX: usize = 1 << 23;
+
+/// Rows that pass through a network at a time, where nothing else is asked for. Batch-norms do not count: they are
+/// folded into other layers before.
+///
+/// # Panics
+/// If the network does not fit together.
+pub fn block_rows(model: &Model) -> usize {
+    let wiring = model.wiring().expect("a model that was checked");
+    let nodes = model.nodes.iter().enumerate();
+    let kept = nodes.filter(|(_, node)| !matches!(node.layer, Layer::BatchNorm { .. }));
+    let widths: usize = kept.map(|(index, _)| wiring.output(index).len()).sum();
+    (BLOCK_ELEMENTS_MAX / (model.inputs() + widths)).clamp(1, BLOCK_ROWS_MAX)
+}
+
 /// Digest of words that all parties see.
 pub fn public_digest(parts: &[&[u64]]) -> [u8; 32] {
     let mut hash = Sha256::new();
@@ -523,6 +550,22 @@ mod tests {
             let error = job(1, &[Reveal::Predictions, other]).check();
             assert_eq!(error, Err(JobError::NoSuchResult(other)));
         }
+    }
+
+    #[test]
+    fn large_images_come_in_small_blocks() {
+        use crate::model::{Conv, Shape};
+        assert_eq!(block_rows(&Model::mlp(784, &[128, 128], 10, Loss::SoftmaxCrossEntropy)), BLOCK_ROWS_MAX);
+        let image = Shape::image(3, 224, 224);
+        let model = Model::sequence(image, &[Layer::Conv(Conv::square(64, 7).padded(3))], Loss::MeanSquared);
+        assert_eq!(block_rows(&model), (1 << 23) / (67 * 224 * 224));
+        let vast = Model::sequence(Shape::image(3, 4096, 4096), &[Layer::Relu], Loss::MeanSquared);
+        assert_eq!(block_rows(&vast), 1);
+        let batch = |batch| {
+            let model = Model::mlp(784, &[], 10, Loss::MeanSquared);
+            Inference { model, rows: 1, public_model: false, batch, data_digest: [0; 32], model_digest: [0; 32] }
+        };
+        assert_eq!([0, 64, 10_000].map(|rows| batch(rows).block_rows()), [BLOCK_ROWS_MAX, 64, BLOCK_ROWS_MAX]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ mod split;
 mod table;
 mod targets;
 
-pub(crate) use encode::{Digests, Encoded, Weights, encode, encode_inference};
+pub(crate) use encode::{Digests, Weights, encode, encode_inference};
 pub(crate) use error::DataError;
 pub(crate) use samples::{Samples, load_samples};
 

@@ -1,11 +1,10 @@
 //! Evaluation on shares: only the metrics that the reveal policy names are computed, and only they are opened.
 
-use shared::job::Reveal;
+use shared::job::{Reveal, block_rows};
 use shared::model::{Loss, Model};
 use shared::share::Share;
 
 use super::TrainingData;
-use super::infer::block_rows;
 use crate::compute::elementwise;
 use crate::layers::{Network, fold_batch_norms};
 use crate::ops::{argmax, divide};

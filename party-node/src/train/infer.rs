@@ -5,19 +5,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use shared::job::{Inference, Reveal};
-use shared::model::Model;
 use shared::share::{Addend, Share};
 
 use super::{InferenceData, LaneError, LaneOutcome, Weights};
 use crate::collective::shard_range;
 use crate::layers::{Network, fold_batch_norms};
 use crate::protocol::{Party, ProtocolError, open_to_owner, split_in_three};
-
-/// Rows of a block at most: enough to fill every round.
-const BLOCK_ROWS_MAX: usize = 1536;
-/// Results of all layers together that a block of rows may have, so that large images fit in memory: 64 MiB for each
-/// component.
-const BLOCK_ELEMENTS_MAX: usize = 1 << 23;
 
 /// Runs the model on this lane's rows. `progress` is told how many of all rows are done, as this lane can tell.
 pub(super) fn run(
@@ -35,8 +28,7 @@ pub(super) fn run(
     let Weights { parameters, averages } = &data.weights;
     let folded = fold_batch_norms(party, &inference.model, parameters, averages);
     let (model, parameters) = &folded.map_err(|source| LaneError::at(None, source))?;
-    let (network, most) = (&Network::new(model, parameters), block_rows(model));
-    let block = if inference.batch == 0 { most } else { inference.batch.min(most) };
+    let (network, block) = (&Network::new(model, parameters), inference.block_rows());
     for first in own.clone().step_by(block) {
         let (step, begun) = (Some(outcome.step_seconds.len()), Instant::now());
         let rows_now = first..own.end.min(first + block);
@@ -71,27 +63,4 @@ fn predict(
         let (scores, _) = network.forward(&tile, x, rows, None).await?;
         Ok(open_to_owner(&tile, &scores))
     })
-}
-
-/// Rows that pass through the network at a time.
-pub(super) fn block_rows(model: &Model) -> usize {
-    let wiring = model.wiring().expect("a model that was checked");
-    let widths: usize = (0..model.nodes.len()).map(|node| wiring.output(node).len()).sum();
-    (BLOCK_ELEMENTS_MAX / (model.inputs() + widths)).clamp(1, BLOCK_ROWS_MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use shared::model::{Conv, Layer, Loss, Shape};
-
-    #[test]
-    fn large_images_come_in_small_blocks() {
-        assert_eq!(block_rows(&Model::mlp(784, &[128, 128], 10, Loss::SoftmaxCrossEntropy)), BLOCK_ROWS_MAX);
-        let image = Shape::image(3, 224, 224);
-        let model = Model::sequence(image, &[Layer::Conv(Conv::square(64, 7).padded(3))], Loss::MeanSquared);
-        assert_eq!(block_rows(&model), (1 << 23) / (67 * 224 * 224));
-        let vast = Model::sequence(Shape::image(3, 4096, 4096), &[Layer::Relu], Loss::MeanSquared);
-        assert_eq!(block_rows(&vast), 1);
-    }
 }

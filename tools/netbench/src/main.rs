@@ -47,9 +47,14 @@ struct Workload {
     plan: Option<(&'static [&'static str], &'static str)>,
 }
 
-const WORKLOADS: [Workload; 3] = [
+const WORKLOADS: [Workload; 4] = [
     Workload { name: "w1", bench: &["w1", "--runs", "3"], plan: Some((&["--workload", "w1"], "train_seconds")) },
     Workload { name: "w2", bench: &["w2", "--runs", "30"], plan: Some((&["--workload", "w2"], "seconds_per_step")) },
+    Workload {
+        name: "w3-infer",
+        bench: &["w3", "--only", "w3-infer", "--runs", "10"],
+        plan: Some((&["--infer", "--workload", "w3"], "seconds_per_step")),
+    },
     Workload { name: "relu-1e6", bench: &["w4", "--only", "relu-1e6", "--runs", "7"], plan: None },
 ];
 
@@ -63,7 +68,7 @@ struct Cli {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lan,metro,wan")]
     profiles: Vec<Profile>,
     /// Workloads, comma-separated
-    #[arg(long, value_delimiter = ',', default_value = "w1,w2,relu-1e6")]
+    #[arg(long, value_delimiter = ',', default_value = "w1,w2,w3-infer,relu-1e6")]
     workloads: Vec<String>,
     /// The launcher
     #[arg(long, global = true, default_value = "target/release/mpc-launch", value_name = "FILE")]

@@ -5,6 +5,7 @@ mod conv;
 pub(crate) mod dispatch;
 mod gemm;
 mod planes;
+pub(crate) mod registers;
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
@@ -36,12 +37,31 @@ impl CpuDevice {
         });
         Self { path, threads, pool }
     }
+
+    /// What a report calls so many of its threads.
+    pub(crate) fn name_on(&self, threads: usize) -> String {
+        format!("cpu ({}, {threads} thread{})", self.path, if threads == 1 { "" } else { "s" })
+    }
+
+    /// Whose kernels it uses.
+    pub fn path(&self) -> Path {
+        self.path
+    }
+
+    /// Threads that work on a product or a convolution.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Whose instructions multiply factors of this shape.
+    pub fn product_path(&self, rows: usize, terms: usize, cols: usize) -> Path {
+        gemm::taken(self.path, rows, terms, cols)
+    }
 }
 
 impl Compute for CpuDevice {
     fn name(&self) -> String {
-        let plural = if self.threads == 1 { "" } else { "s" };
-        format!("cpu ({}, {} thread{plural})", self.path, self.threads)
+        self.name_on(self.threads)
     }
 
     fn gemm(&self, a: Operand<'_>, b: Operand<'_>, out: &mut [u64]) {

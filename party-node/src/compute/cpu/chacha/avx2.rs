@@ -1,6 +1,7 @@
 //! Eight blocks at a time; turns by 16 and 8 bits are byte shuffles.
 #![allow(unsafe_code, reason = "vector stores, and calls into AVX2 code after detection")]
 
+use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::super::dispatch::Path;
@@ -31,29 +32,63 @@ macro_rules! quarter_round {
 
 #[target_feature(enable = "avx2")]
 fn fill_detected<const DOUBLE_ROUNDS: usize>(start: [u32; 16], out: &mut [[u64; 64]]) {
+    let mut first = spread(start);
+    for words in out {
+        store_blocks(blocks::<DOUBLE_ROUNDS>(&first), words);
+        first[12] = _mm256_add_epi32(first[12], _mm256_set1_epi32(8));
+    }
+}
+
+/// Makes as many blocks as `calls` rounds of the loop and leaves them in registers.
+pub(super) fn in_registers<const DOUBLE_ROUNDS: usize>(start: [u32; 16], calls: usize) {
+    assert!(Path::best() >= Path::Avx2, "this machine has no AVX2");
+    // SAFETY: just checked.
+    unsafe { in_registers_detected::<DOUBLE_ROUNDS>(start, calls) }
+}
+
+#[target_feature(enable = "avx2")]
+fn in_registers_detected<const DOUBLE_ROUNDS: usize>(start: [u32; 16], calls: usize) {
+    let mut first = spread(start);
+    for _ in 0..calls {
+        for word in blocks::<DOUBLE_ROUNDS>(&first) {
+            // SAFETY: no instruction at all; the compiler must have the word in a register here.
+            unsafe { asm!("/* {0} */", in(ymm_reg) word, options(nomem, nostack, preserves_flags)) };
+        }
+        first[12] = _mm256_add_epi32(first[12], _mm256_set1_epi32(8));
+    }
+}
+
+/// The state in front of the rounds: lane `l` belongs to the `l`-th block from `start` on.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn spread(start: [u32; 16]) -> [__m256i; 16] {
     let mut first = [_mm256_setzero_si256(); 16];
     for (first, word) in first.iter_mut().zip(start) {
         *first = _mm256_set1_epi32(word.cast_signed());
     }
     first[12] = _mm256_add_epi32(first[12], _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0));
-    for words in out {
-        let mut state = first;
-        for _ in 0..DOUBLE_ROUNDS {
-            quarter_round!(state, 0, 4, 8, 12);
-            quarter_round!(state, 1, 5, 9, 13);
-            quarter_round!(state, 2, 6, 10, 14);
-            quarter_round!(state, 3, 7, 11, 15);
-            quarter_round!(state, 0, 5, 10, 15);
-            quarter_round!(state, 1, 6, 11, 12);
-            quarter_round!(state, 2, 7, 8, 13);
-            quarter_round!(state, 3, 4, 9, 14);
-        }
-        for (state, &first) in state.iter_mut().zip(&first) {
-            *state = _mm256_add_epi32(*state, first);
-        }
-        store_blocks(state, words);
-        first[12] = _mm256_add_epi32(first[12], _mm256_set1_epi32(8));
+    first
+}
+
+/// The words of eight blocks.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn blocks<const DOUBLE_ROUNDS: usize>(first: &[__m256i; 16]) -> [__m256i; 16] {
+    let mut state = *first;
+    for _ in 0..DOUBLE_ROUNDS {
+        quarter_round!(state, 0, 4, 8, 12);
+        quarter_round!(state, 1, 5, 9, 13);
+        quarter_round!(state, 2, 6, 10, 14);
+        quarter_round!(state, 3, 7, 11, 15);
+        quarter_round!(state, 0, 5, 10, 15);
+        quarter_round!(state, 1, 6, 11, 12);
+        quarter_round!(state, 2, 7, 8, 13);
+        quarter_round!(state, 3, 4, 9, 14);
     }
+    for (state, &first) in state.iter_mut().zip(first) {
+        *state = _mm256_add_epi32(*state, first);
+    }
+    state
 }
 
 /// The byte shuffle that turns every word by 16 bits.

@@ -50,6 +50,23 @@ impl<const DOUBLE_ROUNDS: usize> Stream<DOUBLE_ROUNDS> {
         }
     }
 
+    /// Makes at least so many bytes of the stream and stores none of them; how many it made.
+    pub(super) fn in_registers(&self, bytes: usize) -> usize {
+        let (blocks, run): (_, fn([u32; 16], usize)) = match self.path {
+            Path::Portable => (portable::BLOCKS, portable::in_registers::<DOUBLE_ROUNDS>),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx2 => (avx2::BLOCKS, avx2::in_registers::<DOUBLE_ROUNDS>),
+            #[cfg(target_arch = "x86_64")]
+            Path::Avx512 | Path::Amx => (avx512::BLOCKS, avx512::in_registers::<DOUBLE_ROUNDS>),
+            #[cfg(not(target_arch = "x86_64"))]
+            path => unreachable!("{path} is never detected here"),
+        };
+        let each = 8 * BLOCK_WORDS * blocks as usize;
+        let calls = bytes.div_ceil(each);
+        run(self.start, calls);
+        calls * each
+    }
+
     /// `out += stream`, wrapping.
     pub(super) fn add(&self, out: &mut [u64]) {
         self.combine(out, add);

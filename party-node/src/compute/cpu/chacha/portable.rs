@@ -1,5 +1,7 @@
 //! Four blocks at a time in plain Rust; LLVM maps the lanes to whatever vectors the target guarantees.
 
+use std::hint::black_box;
+
 /// Blocks per round of the loop.
 pub(super) const BLOCKS: u32 = 4;
 const LANES: usize = BLOCKS as usize;
@@ -8,17 +10,7 @@ type Lanes = [u32; LANES];
 
 pub(super) fn fill<const DOUBLE_ROUNDS: usize>(mut start: [u32; 16], out: &mut [[u64; 8 * LANES]]) {
     for words in out {
-        let mut first = start.map(|word| [word; LANES]);
-        for (counter, lane) in first[12].iter_mut().zip(0..) {
-            *counter = counter.wrapping_add(lane);
-        }
-        let mut state = first;
-        for _ in 0..DOUBLE_ROUNDS {
-            double_round(&mut state);
-        }
-        for (state, first) in state.iter_mut().zip(&first) {
-            *state = add(*state, *first);
-        }
+        let state = blocks::<DOUBLE_ROUNDS>(start);
         for (lane, block) in words.as_chunks_mut::<8>().0.iter_mut().enumerate() {
             for (word, pair) in block.iter_mut().zip(state.as_chunks::<2>().0) {
                 *word = u64::from(pair[0][lane]) | u64::from(pair[1][lane]) << 32;
@@ -26,6 +18,31 @@ pub(super) fn fill<const DOUBLE_ROUNDS: usize>(mut start: [u32; 16], out: &mut [
         }
         start[12] = start[12].wrapping_add(BLOCKS);
     }
+}
+
+/// Makes as many blocks as `calls` rounds of the loop and leaves them where they are.
+pub(super) fn in_registers<const DOUBLE_ROUNDS: usize>(mut start: [u32; 16], calls: usize) {
+    for _ in 0..calls {
+        black_box(blocks::<DOUBLE_ROUNDS>(start));
+        start[12] = start[12].wrapping_add(BLOCKS);
+    }
+}
+
+/// The words of four blocks.
+#[inline(always)]
+fn blocks<const DOUBLE_ROUNDS: usize>(start: [u32; 16]) -> [Lanes; 16] {
+    let mut first = start.map(|word| [word; LANES]);
+    for (counter, lane) in first[12].iter_mut().zip(0..) {
+        *counter = counter.wrapping_add(lane);
+    }
+    let mut state = first;
+    for _ in 0..DOUBLE_ROUNDS {
+        double_round(&mut state);
+    }
+    for (state, first) in state.iter_mut().zip(&first) {
+        *state = add(*state, *first);
+    }
+    state
 }
 
 #[inline(always)]

@@ -25,6 +25,8 @@ const SIDE: usize = 16;
 /// Terms of a tile.
 const TERMS: usize = 64;
 const LIMBS: usize = 8;
+/// Products of limbs that a product of words takes.
+const LIMB_PRODUCTS: usize = LIMBS * (LIMBS + 1) / 2;
 /// Blocks of terms whose limb tiles, for two by two tiles, stay in L1 while all diagonals pass over them.
 const CHUNK_BLOCKS: usize = 2;
 /// Words of an operand tile before it is cut into limbs, as many as its eight limb tiles fill.
@@ -172,6 +174,47 @@ impl Kernel for Amx {
             SUMS.with_borrow(|sums| unsafe { add_sums(&sums[1 - session.next], tile, 0..tile.rows, out) });
         }
     }
+}
+
+/// At least so many multiply-adds of ones, all in tile registers; how many there were, as their sums tell.
+pub(in super::super) fn multiply_ones(count: usize) -> u64 {
+    let _tiles = ConfiguredTiles::new(Amx::new());
+    let (ones, mut sums) = ([1_u8; TILE_BYTES], [[[0_u32; SIDE]; SIDE]; 4]);
+    // A step is four products of tiles; 36 products of bytes make one of words.
+    let steps = (count * LIMB_PRODUCTS).div_ceil(4 * SIDE * SIDE * TERMS).max(1);
+    // SAFETY: the tiles are configured; each load reads the 1 KiB of `ones`, each store fills one array of `sums`.
+    unsafe {
+        asm!(
+            "tileloadd tmm4, [{ones} + {row}]",
+            "tileloadd tmm5, [{ones} + {row}]",
+            "tileloadd tmm6, [{ones} + {row}]",
+            "tileloadd tmm7, [{ones} + {row}]",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "2:",
+            "tdpbuud tmm0, tmm4, tmm6",
+            "tdpbuud tmm1, tmm4, tmm7",
+            "tdpbuud tmm2, tmm5, tmm6",
+            "tdpbuud tmm3, tmm5, tmm7",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{sums} + {row}], tmm0",
+            "tilestored [{sums} + {row} + 1024], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2",
+            "tilestored [{sums} + {row} + 3072], tmm3",
+            ones = in(reg) ones.as_ptr(),
+            sums = in(reg) sums.as_mut_ptr(),
+            row = in(reg) 64_u64,
+            steps = inout(reg) steps => _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+    let products: u64 = sums.as_flattened().as_flattened().iter().map(|&sum| u64::from(sum)).sum();
+    products / LIMB_PRODUCTS as u64
 }
 
 /// Packs a panel of rows: per block of 64 terms and limb, one tile for each 16 rows, `tile[row][term]`.

@@ -89,18 +89,16 @@ impl Product<'_> {
     /// Adds the product to `target` by the kernels of `path`.
     pub(super) fn add_to(&self, path: Path, pool: Option<&ThreadPool>, target: Target<'_>) {
         let pool = pool.filter(|_| self.multiplications() >= PARALLEL_MULTIPLICATIONS_MIN);
-        match path {
+        match taken(path, self.rows, self.terms, self.cols) {
             Path::Portable => run(portable::Portable, pool, self, target),
             #[cfg(target_arch = "x86_64")]
             Path::Avx2 => run(avx2::Avx2::new(), pool, self, target),
             #[cfg(target_arch = "x86_64")]
-            Path::Amx if amx::pays(self.rows, self.terms, self.cols) => run(amx::Amx::new(), pool, self, target),
+            Path::Amx => run(amx::Amx::new(), pool, self, target),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 | Path::Amx if self.rows < avx512::TALL_ROWS_MIN => {
-                run(avx512::Wide::new(), pool, self, target);
-            }
+            Path::Avx512 if self.rows < avx512::TALL_ROWS_MIN => run(avx512::Wide::new(), pool, self, target),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512 | Path::Amx => run(avx512::Tall::new(), pool, self, target),
+            Path::Avx512 => run(avx512::Tall::new(), pool, self, target),
             #[cfg(not(target_arch = "x86_64"))]
             path => unreachable!("{path} is never detected here"),
         }
@@ -108,6 +106,16 @@ impl Product<'_> {
 
     pub(super) fn multiplications(&self) -> usize {
         self.rows * self.terms * self.cols
+    }
+}
+
+/// Whose instructions multiply factors of this shape where those of `path` are at hand.
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables, reason = "there is nothing to choose from"))]
+pub(super) fn taken(path: Path, rows: usize, terms: usize, cols: usize) -> Path {
+    match path {
+        #[cfg(target_arch = "x86_64")]
+        Path::Amx if !amx::pays(rows, terms, cols) => Path::Avx512,
+        path => path,
     }
 }
 
