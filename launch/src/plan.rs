@@ -59,9 +59,9 @@ struct Plan {
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
     shadow: Option<Shadow>,
-    /// Whether the text does.
+    /// Whether the text shows what is taken for granted.
     #[serde(skip)]
-    shows_scaling: bool,
+    shows_assumptions: bool,
 }
 
 /// A plan, and what a person wants to know besides: what the job works on, and where the cost of a step comes from.
@@ -179,7 +179,7 @@ impl Plan {
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks,
             shadow: None,
-            shows_scaling: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
+            shows_assumptions: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
         }
     }
 }
@@ -236,7 +236,11 @@ impl Plan {
         let step = format!(
             "{} = compute {compute} + transfer {transfer} + round trips {}{sums}",
             seconds(self.seconds_per_step),
-            seconds(self.seconds_rounds)
+            seconds(self.seconds_rounds),
+            match self.seconds_allreduce {
+                0.0 => String::new(),
+                sum => format!(" + sum among lanes {}", seconds(sum)),
+            }
         );
         let steps = |what: &str| format!("for {} steps of {} {what}", self.steps, self.batch);
         let opened = if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") };
