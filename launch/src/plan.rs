@@ -59,9 +59,9 @@ struct Plan {
     reveal: Vec<&'static str>,
     remarks: Vec<String>,
     shadow: Option<Shadow>,
-    /// Whether the text shows what is taken for granted.
+    /// Whether the text does.
     #[serde(skip)]
-    shows_assumptions: bool,
+    shows_scaling: bool,
 }
 
 /// A plan, and what a person wants to know besides: what the job works on, and where the cost of a step comes from.
@@ -179,7 +179,7 @@ impl Plan {
             reveal: spec.reveal.iter().map(|reveal| reveal.name()).collect(),
             remarks,
             shadow: None,
-            shows_assumptions: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
+            shows_scaling: spec.lanes > 1 || !is_this_machine || args.net.is_some(),
         }
     }
 }
@@ -236,11 +236,7 @@ impl Plan {
         let step = format!(
             "{} = compute {compute} + transfer {transfer} + round trips {}{sums}",
             seconds(self.seconds_per_step),
-            seconds(self.seconds_rounds),
-            match self.seconds_allreduce {
-                0.0 => String::new(),
-                sum => format!(" + sum among lanes {}", seconds(sum)),
-            }
+            seconds(self.seconds_rounds)
         );
         let steps = |what: &str| format!("for {} steps of {} {what}", self.steps, self.batch);
         let opened = if self.reveal.is_empty() { "nothing".into() } else { self.reveal.join(", ") };

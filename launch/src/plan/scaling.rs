@@ -121,10 +121,7 @@ pub(super) fn assumptions(simulator: &Simulator<'_>, work: &job::Work) -> Vec<St
 /// For people.
 pub(super) fn text(rows: &[Row], assumptions: &[String]) -> String {
     let heading = |mode: Mode| format!("{:>14}{:>10}{:>12}{:>9}", mode.name(), "speed-up", "efficiency", "network");
-    let mut text = String::from("\n");
-    if !rows.is_empty() {
-        text += &format!("{:>5}{:>7}{}{}\n", "lanes", "hosts", heading(Mode::Weak), heading(Mode::Strong));
-    }
+    let mut text = format!("\n{:>5}{:>7}{}{}\n", "lanes", "hosts", heading(Mode::Weak), heading(Mode::Strong));
     for row in rows {
         let columns = |outlook: &Outlook| {
             format!(
@@ -139,9 +136,7 @@ pub(super) fn text(rows: &[Row], assumptions: &[String]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:>5}{:>7}{}{strong}", row.lanes, row.hosts_per_party, columns(&row.weak));
     }
-    if !rows.is_empty() {
-        text += "\n";
-    }
+    text += "\n";
     for assumption in assumptions {
         let _ = writeln!(text, "{:26}{assumption}", "assumed");
     }
