@@ -59,7 +59,7 @@ impl Pieces<'_> {
     /// Adds the pieces to what is where they go.
     pub fn add<'a>(&self, into: impl Into<SliceMut<'a>>, from: Slice<'_>) {
         match into.into() {
-            SliceMut::Host(into) => self.each(into, &from.on_host(), |into, from| host::add_assign(into, from)),
+            SliceMut::Host(into) => self.each(into, &from.on_host(), host::add_assign),
             #[cfg(feature = "cuda")]
             SliceMut::Gpu(gpu, into) => {
                 let (from, places) = (from.on(&gpu), self.list());

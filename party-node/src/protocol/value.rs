@@ -240,6 +240,7 @@ impl TileShare {
 
     /// Elements from the places that are named.
     #[must_use]
+    #[allow(clippy::needless_pass_by_value, reason = "iterators are handed over, here once for each component")]
     pub fn gather(&self, places: impl Iterator<Item = usize> + Clone) -> Self {
         self.map(|part| moves::gather(part, places.clone()))
     }
