@@ -131,8 +131,8 @@ pub(crate) struct Inference {
     pub(crate) block: Vec<Part>,
 }
 
-/// Costs of so many rows that pass through a trained network at once. Results for their owner leave without a message to
-/// a party.
+/// Costs of so many rows that pass through a trained network at once. Results for their owner leave without a message
+/// to a party.
 ///
 /// # Panics
 /// If the network does not fit together.

@@ -1,5 +1,6 @@
-//! Rates of the CPU kernels, one line per kernel, path and size, each beside its floor: `cargo bench -p party-node --bench
-//! kernels -- [filter]`. `mpc-launch bench micro` prints the most important of them; `party_node::kernels` measures both.
+//! Rates of the CPU kernels, one line per kernel, path and size, each beside its floor:
+//! `cargo bench -p party-node --bench kernels -- [filter]`. `mpc-launch bench micro` prints the most important of them;
+//! `party_node::kernels` measures both.
 //!
 //! Figures are medians of repeated runs with the slowest and fastest beside them.
 

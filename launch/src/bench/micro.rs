@@ -51,7 +51,8 @@ fn text(lines: &[Line]) -> String {
     for Line { figures, .. } in lines {
         let Figures { kernel, shape, achieved, floor, unit, ratio, runs, device, .. } = figures;
         text += &format!(
-            "{kernel:14}{shape:32}{achieved:>10.2}{floor:>10.2} {unit:10}{ratio:>7.2}{runs:>6}{:>12}{:>12}{:>12}  {device}\n",
+            "{kernel:14}{shape:32}{achieved:>10.2}{floor:>10.2} {unit:10}{ratio:>7.2}{runs:>6}\
+             {:>12}{:>12}{:>12}  {device}\n",
             seconds(figures.seconds),
             seconds(figures.seconds_min),
             seconds(figures.seconds_max),

@@ -15,8 +15,8 @@ use crate::{bench, infer, job};
 
 /// Of each parameter, as measured: its share, and the message that brought it on its way.
 const PARAMETER_BYTES: f64 = 34.0;
-/// Of each parameter in each lane, as measured, if there are batch-norms: the folded network, and the pieces that it was
-/// joined from.
+/// Of each parameter in each lane, as measured, if there are batch-norms: the folded network, and the pieces that it
+/// was joined from.
 const FOLDED_BYTES: f64 = 35.0;
 
 pub(super) fn plan(args: &PlanArgs, calibration: &Calibration, job: &JobFile) -> Result<Planned, LaunchError> {

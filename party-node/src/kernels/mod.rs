@@ -1,5 +1,5 @@
-//! The local kernels against the clock. Each takes turns with a floor under its time: the least that its instructions or
-//! its bytes take on the same machine at the same moment. Knows no job and no other process.
+//! The local kernels against the clock. Each takes turns with a floor under its time: the least that its instructions
+//! or its bytes take on the same machine at the same moment. Knows no job and no other process.
 
 mod replay;
 mod trial;
@@ -129,8 +129,8 @@ const fn square(images: usize, [side, channels]: [usize; 2], kernel: usize, out_
     }
 }
 
-/// Measures the [`REFERENCE`] kernels of this name, or all of them, with the best instructions of this machine: one after
-/// the other, as they are asked for.
+/// Measures the [`REFERENCE`] kernels of this name, or all of them, with the best instructions of this machine: one
+/// after the other, as they are asked for.
 pub fn reference(name: Option<&str>, threads: usize, runs: Option<usize>) -> impl Iterator<Item = Figures> {
     let device = CpuDevice::new(threads);
     let chosen = REFERENCE.iter().filter(move |kernel| name.is_none_or(|name| kernel.name() == name));
@@ -212,8 +212,8 @@ impl Kernel {
         }
     }
 
-    /// Runs the kernel and, for about as long, its floor in turn, after one turn that does not count; `runs` times, or for a
-    /// second.
+    /// Runs the kernel and, for about as long, its floor in turn, after one turn that does not count; `runs` times, or
+    /// for a second.
     ///
     /// # Panics
     /// If `runs` is 0.

@@ -1,5 +1,5 @@
-//! One party of three on its own: a comparison runs once among three threads, then what the first party received is handed
-//! to it again and again, at once, so that nothing but its own work takes time.
+//! One party of three on its own: a comparison runs once among three threads, then what the first party received is
+//! handed to it again and again, at once, so that nothing but its own work takes time.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;

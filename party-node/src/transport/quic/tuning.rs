@@ -14,7 +14,8 @@ use socket2::{Domain, Socket, Type};
 use crate::transport::identity::Identity;
 use crate::transport::tls;
 
-/// Flow-control window of the one stream of a connection on one host: what may arrive before the reader has taken it up.
+/// Flow-control window of the one stream of a connection on one host: what may arrive before the reader has taken it
+/// up.
 const LOOPBACK_STREAM_WINDOW_BYTES: u32 = 64 << 20;
 /// The same between hosts, where packets get lost. What lies behind a lost packet waits in pieces, and quinn ends a
 /// connection with more than [`PIECES_MAX`] of them that it cannot join; this window has no room for so many, even if
