@@ -26,14 +26,14 @@ pub(crate) fn remarks(choice: DeviceChoice, lanes: u16) -> Vec<String> {
     match gpus {
         Some(Ok(gpus)) if gpus < local_lanes => {
             return vec![format!(
-                "{local_lanes} lanes (3 parties x {lanes}) share {gpus} GPUs (--oversubscribe is implied)"
+                "{local_lanes} lanes (3 parties x {lanes}) share {gpus} GPUs, as lanes of one machine may"
             )];
         }
         Some(Ok(_)) => return Vec::new(),
         Some(Err(_)) | None => {}
     }
     let mut remarks = Vec::new();
-    if gpus.is_some() {
+    if choice == DeviceChoice::Auto {
         remarks.push(format!("no GPU found: CPU devices stand in, {lanes} per party"));
     }
     let cores = cores();

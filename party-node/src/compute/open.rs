@@ -55,7 +55,7 @@ pub fn gpus() -> Result<usize, DeviceError> {
 #[cfg(feature = "cuda")]
 fn on_gpus(lanes: usize, count: usize, [first, stride]: [usize; 2], may_share: bool) -> Result<Opened, DeviceError> {
     if lanes > count && !may_share {
-        let remedy = "take fewer lanes, or let lanes share GPUs with --oversubscribe";
+        let remedy = "take fewer lanes, or a job whose lanes may share GPUs";
         return Err(DeviceError(format!("{lanes} lanes and {count} GPUs: {remedy}")));
     }
     let mut opened =
