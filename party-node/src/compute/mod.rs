@@ -1,4 +1,13 @@
-//! Ring kernels over Z_2^64: products, keystream, bit planes. Knows words, no parties.
+//! Local arithmetic in Z_2^64, on processors and on GPUs. Knows words and where they lie, no parties.
+//!
+//! | module | what |
+//! |---|---|
+//! | `words` | vectors of words, each in the memory of the device that computes with it |
+//! | `elementwise`, `circuit`, `curves`, `moves` | local steps of protocols: each runs where its first operand lies |
+//! | `cpu` | the processor's device and its kernels |
+//! | `gpu`, `cuda` | the GPU's device; its kernels, memory and driver |
+//! | `open` | which devices there are |
+//! | `reference`, `conformance` | what every device must compute, and the suite that says whether it does |
 
 pub mod circuit;
 #[cfg(test)]
