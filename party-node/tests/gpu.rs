@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use party_node::compute::cuda::Gpu;
 use party_node::compute::{Compute, CpuDevice, GpuDevice};
-use party_node::train::{PartyData, TrainingData};
+use party_node::train::{LaneOutcome, PartyData, TrainingData};
 use party_node::world::{World, emulated_gpu};
 use shared::ids::PartyId;
 use shared::job::{JobSpec, PROTOCOL_VERSION, ProtocolSpec, Reveal, Start, Training, Work};
@@ -46,8 +46,15 @@ fn job(model: Model, train: TrainSpec, lanes: u16) -> JobSpec {
     }
 }
 
-/// What every party's first lane ends with: its shares of the weights, and what was opened.
-fn trained(job: &JobSpec, device: impl Fn(PartyId) -> Arc<dyn Compute>) -> Vec<(Share, Vec<(Reveal, Vec<f64>)>)> {
+/// What a party's first lane ends with.
+#[derive(PartialEq)]
+struct Trained {
+    weights: Share,
+    opened: Vec<(Reveal, Vec<f64>)>,
+}
+
+/// What every party ends with.
+fn trained(job: &JobSpec, device: impl Fn(PartyId) -> Arc<dyn Compute>) -> Vec<Trained> {
     let Work::Train(training) = &job.work else { unreachable!("it trains") };
     let (world, fixed) = (World::new(11), job.protocol.fraction_bits);
     let (inputs, outputs) = (training.model.inputs(), training.model.outputs());
@@ -60,8 +67,9 @@ fn trained(job: &JobSpec, device: impl Fn(PartyId) -> Arc<dyn Compute>) -> Vec<(
         let [x, y] = [&x, &y].map(|shares| shares[party.index()].clone());
         PartyData::Training(TrainingData { train_x: x.clone(), train_y: y.clone(), test_x: x, test_y: y, start: None })
     });
-    let first = |mut lanes: Vec<_>| -> party_node::train::LaneOutcome { lanes.remove(0) };
-    outcomes.into_iter().map(first).map(|outcome| (outcome.parameters.unwrap(), outcome.opened)).collect()
+    let first = |mut lanes: Vec<LaneOutcome>| lanes.remove(0);
+    let of = |outcome: LaneOutcome| Trained { weights: outcome.parameters.unwrap(), opened: outcome.opened };
+    outcomes.into_iter().map(first).map(of).collect()
 }
 
 /// Whether a GPU takes the place of the emulated one.
