@@ -8,6 +8,12 @@ use std::sync::LazyLock;
 #[path = "../../launch/src/args.rs"]
 mod args;
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "a module of the launcher, of which this needs a part")]
+#[path = "../../launch/src/scaling/network.rs"]
+mod network;
+mod scaling {
+    pub(crate) use super::network::Link;
+}
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "a module of the launcher, of which this needs a part")]
 #[path = "../../launch/src/settings.rs"]
 mod settings;
 
